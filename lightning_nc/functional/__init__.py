@@ -1,0 +1,32 @@
+"""Pure functions, one per formula: from values to a scalar tensor."""
+
+from lightning_nc.functional.decision import accuracy as accuracy
+from lightning_nc.functional.decision import count_decisions as count_decisions
+from lightning_nc.functional.decision import ncc_accuracy as ncc_accuracy
+from lightning_nc.functional.decision import ncc_mismatch as ncc_mismatch
+from lightning_nc.functional.decision import nearest_class_center as nearest_class_center
+from lightning_nc.functional.duality import bias_collapse as bias_collapse
+from lightning_nc.functional.duality import duality_etf_distance as duality_etf_distance
+from lightning_nc.functional.duality import self_duality as self_duality
+from lightning_nc.functional.duality import uniform_duality as uniform_duality
+from lightning_nc.functional.geometry import equiangularity as equiangularity
+from lightning_nc.functional.geometry import equinorm as equinorm
+from lightning_nc.functional.geometry import etf_distance as etf_distance
+from lightning_nc.functional.geometry import log_distance_variation as log_distance_variation
+from lightning_nc.functional.geometry import max_angle as max_angle
+from lightning_nc.functional.measures import MEASURES as MEASURES
+from lightning_nc.functional.measures import Evidence as Evidence
+from lightning_nc.functional.measures import Measure as Measure
+from lightning_nc.functional.measures import evaluate as evaluate
+from lightning_nc.functional.measures import select as select
+from lightning_nc.functional.variability import between_class_directions as between_class_directions
+from lightning_nc.functional.variability import cdnv as cdnv
+from lightning_nc.functional.variability import rank as rank
+from lightning_nc.functional.variability import (
+    variability_collapse_index as variability_collapse_index,
+)
+from lightning_nc.functional.variability import within_between_pinv as within_between_pinv
+from lightning_nc.functional.variability import within_between_ratio as within_between_ratio
+from lightning_nc.functional.variability import (
+    within_between_ratio_debiased as within_between_ratio_debiased,
+)

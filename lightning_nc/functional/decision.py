@@ -1,0 +1,183 @@
+"""NC4: the network decides like a nearest-class-center (NCC) rule; and the network's own accuracy."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lightning_nc.values import ClassStatistics, Decisions, FeatureSample, UndefinedMeasure
+
+_BLOCK_ENTRIES = 2**24
+
+
+def nearest_class_center(
+    features: Float[Tensor, "B d"], statistics: ClassStatistics
+) -> Int[Tensor, " B"]:
+    r"""The class whose mean is nearest: :math:`\operatorname{argmin}_c \|h - \mu_c\|_2`.
+
+    Classes without samples are never chosen. Features and means are centered first: at an offset of
+    1,000 the distances would lose too many digits.
+
+    Args:
+        features: One feature per row.
+        statistics: Statistics with a sample of at least one class.
+
+    Returns:
+        The index of a class per row; the lowest where two are equally near.
+
+    Example:
+        >>> h = torch.tensor([[1.0], [3.0], [10.0]])
+        >>> stats = ClassStatistics.from_batch(h, torch.tensor([0, 0, 2]), num_classes=3)
+        >>> nearest_class_center(torch.tensor([[2.5], [7.0]]), stats)
+        tensor([0, 2])
+    """
+    seen = statistics.seen
+    centers = statistics.means[seen]
+    origin = centers.mean(0)
+    centers = centers - origin
+    half_squares = centers.square().sum(1) / 2
+    nearest = [
+        ((rows - origin) @ centers.T - half_squares).argmax(1)
+        for rows in features.split(max(1, _BLOCK_ENTRIES // len(centers)))
+    ]
+    return seen.nonzero().flatten()[torch.cat(nearest)]
+
+
+def count_decisions(
+    sample: FeatureSample,
+    statistics: ClassStatistics,
+    *,
+    stands_for: Float[Tensor, ""] | Int[Tensor, ""],
+    predicted: Float[Tensor, ""] | Int[Tensor, ""],
+    correct: Float[Tensor, ""] | Int[Tensor, ""],
+) -> Decisions:
+    """Count how network and nearest class center decide; the counts of several ranks add up.
+
+    Args:
+        sample: A uniform sample of some rows.
+        statistics: Statistics of **all** rows, those of other ranks included.
+        stands_for: The number of valid rows that the sample was drawn from, its weight.
+        predicted: Of these rows, those of which the network's decision is known.
+        correct: Those that the network got right.
+
+    Returns:
+        The counts, as float64 scalars.
+
+    Example:
+        >>> h = torch.tensor([[1.0], [3.0], [9.0], [11.0]])
+        >>> y = torch.tensor([0, 0, 1, 1])
+        >>> stats = ClassStatistics.from_batch(h, y, num_classes=2)
+        >>> sample = FeatureSample(h, y, predicted=torch.tensor([0, 1, 1, 1]), seen=4)
+        >>> n = torch.tensor(4)
+        >>> ncc_mismatch(count_decisions(sample, stats, stands_for=n, predicted=n, correct=n - 1))
+        tensor(0.2500, dtype=torch.float64)
+    """
+    sample = sample.valid()
+    num_rows = len(sample.target)
+    dtype = statistics.means.dtype
+    zero = torch.zeros((), dtype=dtype, device=statistics.means.device)
+    sampled = center_correct = compared = mismatched = zero
+    if num_rows:
+        weight = stands_for.to(dtype) / num_rows
+        center = nearest_class_center(sample.features.to(dtype), statistics)
+        sampled = weight * num_rows
+        center_correct = weight * (center == sample.target).sum()
+        if sample.predicted is not None:
+            known = sample.predicted >= 0
+            compared = weight * known.sum()
+            mismatched = weight * (known & (center != sample.predicted)).sum()
+    return Decisions(
+        predicted=predicted.to(dtype),
+        correct=correct.to(dtype),
+        sampled=sampled,
+        center_correct=center_correct,
+        compared=compared,
+        mismatched=mismatched,
+    )
+
+
+def accuracy(decisions: Decisions) -> Float[Tensor, ""]:
+    """The network's accuracy on the rows that the other measures rest on.
+
+    The terminal phase of training begins where it reaches 1 on the training set. Exact, over all
+    rows. Range ``[0, 1]``.
+
+    Args:
+        decisions: Counted decisions.
+
+    Returns:
+        The accuracy, a float64 scalar.
+
+    Raises:
+        UndefinedMeasure: If the network's decisions are not known.
+
+    Example:
+        >>> n, zero = torch.tensor(4.0), torch.tensor(0.0)
+        >>> accuracy(Decisions(n, n - 1, n, n, zero, zero))
+        tensor(0.7500)
+    """
+    return _share(decisions.correct, decisions.predicted, "the network's decisions are not known")
+
+
+def ncc_accuracy(decisions: Decisions) -> Float[Tensor, ""]:
+    r"""NC4: accuracy of the nearest class center, :math:`\operatorname{Avg}_i [\operatorname{argmin}_c \|h_i - \mu_c\| = y_i]`.
+
+    The network's own at collapse. Exact while the sample holds all rows; else an unbiased estimate
+    with the standard error :math:`\sqrt{p(1-p)/R}`, at most 0.006 for R = 8,192 rows. Range
+    ``[0, 1]``.
+
+    Args:
+        decisions: Counted decisions.
+
+    Returns:
+        The accuracy, a float64 scalar.
+
+    Raises:
+        UndefinedMeasure: If the sample is empty.
+
+    Example:
+        >>> n, zero = torch.tensor(4.0), torch.tensor(0.0)
+        >>> ncc_accuracy(Decisions(n, n, n, n / 2, zero, zero))
+        tensor(0.5000)
+
+    References:
+        Papyan, Han & Donoho (2020), "Prevalence of neural collapse during the terminal phase of deep
+        learning training".
+    """  # noqa: E501
+    return _share(decisions.center_correct, decisions.sampled, "no row was sampled")
+
+
+def ncc_mismatch(decisions: Decisions) -> Float[Tensor, ""]:
+    r"""NC4: share of samples on which the network and the nearest class center disagree.
+
+    .. math:: 1 - \operatorname{Avg}_i \left[ \operatorname{argmin}_c \|h_i - \mu_c\| =
+        \operatorname{argmax}_c (W h_i + b)_c \right]
+
+    The decisions are those that the network made, not recomputed from W and b. Exact while the
+    sample holds all rows; else an unbiased estimate with the standard error :math:`\sqrt{p(1-p)/R}`,
+    at most 0.006 for R = 8,192 rows. Range ``[0, 1]``, 0 at collapse.
+
+    Args:
+        decisions: Counted decisions.
+
+    Returns:
+        The share, a float64 scalar.
+
+    Raises:
+        UndefinedMeasure: If the network's decisions are not known.
+
+    Example:
+        >>> n = torch.tensor(4.0)
+        >>> ncc_mismatch(Decisions(n, n, n, n, compared=n, mismatched=n / 4))
+        tensor(0.2500)
+
+    References:
+        Papyan, Han & Donoho (2020), "Prevalence of neural collapse during the terminal phase of deep
+        learning training".
+    """
+    return _share(decisions.mismatched, decisions.compared, "the network's decisions are not known")
+
+
+def _share(part: Float[Tensor, ""], whole: Float[Tensor, ""], missing: str) -> Float[Tensor, ""]:
+    if not bool(whole > 0):
+        raise UndefinedMeasure(missing)
+    return part / whole

@@ -1,0 +1,100 @@
+"""What to tell the user about the data: each kind of notice once, as a warning with its remedy."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from lightning_nc.values import Accumulated, ClassStatistics, Tallies, summarize
+
+
+class NeuralCollapseWarning(UserWarning):
+    """The data or settings are not what a measure needs; training is not affected."""
+
+
+def notices(accumulated: Accumulated, reasons: Mapping[str, str]) -> dict[str, str]:
+    """Sentences on what was left out and why.
+
+    Args:
+        accumulated: What the measures were computed from, all ranks together.
+        reasons: Why keys were left out or are NaN, by key.
+
+    Returns:
+        Texts by the kind of notice, so that each kind can be said once.
+    """
+    texts = {
+        **_about_rows(accumulated.tallies, accumulated.statistics.num_classes),
+        **_about_classes(accumulated.statistics),
+    }
+    for reason in dict.fromkeys(reasons.values()):
+        keys = [key for key, why in reasons.items() if why == reason]
+        fate = "is NaN" if reason.startswith("NaN") else "left out"
+        told = reason.removeprefix("NaN").lstrip(",: ")
+        texts[f"{fate}: {', '.join(keys)}"] = f"{', '.join(keys)} {fate}: {told}."
+    return texts
+
+
+def rows_left_out(tallies: Tallies) -> str:
+    """A clause on rows that were left out, empty if there are none."""
+    parts = [
+        f"{int(count)} rows with {what}"
+        for count, what in (
+            (tallies.non_finite, "a NaN or infinite feature"),
+            (tallies.out_of_range, "a label outside the classes"),
+            (tallies.fractional, "a label that is no whole number"),
+        )
+        if count
+    ]
+    return f" ({', '.join(parts)} were left out)" if parts else ""
+
+
+def _about_rows(tallies: Tallies, num_classes: int) -> dict[str, str]:
+    texts = {}
+    if tallies.non_finite:
+        texts["non_finite"] = (
+            f"{_rows(tallies.non_finite)} with a NaN or infinite feature left out. Has training "
+            "diverged, or does float16 overflow?"
+        )
+    if tallies.out_of_range:
+        texts["out_of_range"] = (
+            f"{_rows(tallies.out_of_range)} with a label outside [0, {num_classes}) left out. Is "
+            "num_classes too small, do the labels start at 1, or is ignore_index another value?"
+        )
+    if tallies.fractional:
+        texts["fractional"] = (
+            f"{_rows(tallies.fractional)} with a label that is no whole number left out. Are "
+            "these soft labels? Pass hard ones, in the callback by a `target` function."
+        )
+    return texts
+
+
+def _about_classes(statistics: ClassStatistics) -> dict[str, str]:
+    texts = {}
+    absent = (~statistics.seen).nonzero().flatten().tolist()
+    num_seen = statistics.num_classes - len(absent)
+    if absent:
+        texts["absent"] = (
+            f"Expected samples of all {statistics.num_classes} classes, but got none of "
+            f"{summarize(absent, 'class', 'classes')}: left out of every formula. Is num_classes "
+            "too large, or are the data sorted by class and cut short (limit_train_batches, "
+            "limit_val_batches)?"
+        )
+    if num_seen == 1:
+        texts["one_class"] = (
+            "Samples of a single class: neural collapse compares classes, so only nc0/ keys are logged."
+        )
+    elif int(statistics.num_samples) == num_seen:
+        texts["single_samples"] = (
+            "Every class has a single sample: the within-class variability is 0 by construction, "
+            "not by collapse. Measure more samples per class."
+        )
+    if num_seen > statistics.num_features + 1:
+        texts["wide"] = (
+            f"{num_seen} classes in {statistics.num_features} features: a simplex ETF needs at "
+            f"least {num_seen - 1} features, so the etf_distance and max_angle keys cannot reach "
+            "0. nc2/means_log_distance_variation can be read here too."
+        )
+    return texts
+
+
+def _rows(count: Tensor) -> str:
+    return f"{int(count)} row" + ("" if int(count) == 1 else "s")
