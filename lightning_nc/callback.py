@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lightning.pytorch import Callback as _LightningCallback
 from lightning.pytorch.utilities import rank_zero_info
+from lightning_utilities.core import rank_zero
 from torch import Tensor
 
 from lightning_nc.capture import Capture, Forward, find_target
@@ -23,12 +24,15 @@ if TYPE_CHECKING:
     _Callback = _LightningCallback
 else:
     # `lightning` and `pytorch_lightning` have a Callback each and refuse the other's
+    _log = rank_zero.log
     try:
         from pytorch_lightning import Callback as _TwinCallback
     except ImportError:
         _Callback = _LightningCallback
     else:
         _Callback = type("_Callback", (_LightningCallback, _TwinCallback), {})
+    # importing the one turns the other's messages over to its own logger
+    rank_zero.log = _log
 
 TASKS = ("multiclass", "binary")
 ONLINE, FROZEN = "train_online", "train"
@@ -151,7 +155,12 @@ class NeuralCollapseCallback(_Callback):
     @property
     def state_key(self) -> str:
         """Tells two instances in one checkpoint apart."""
-        return self._generate_state_key(prefix=self._prefix)
+        return self._generate_state_key(
+            prefix=self._prefix,
+            classifier=self._capture_settings["classifier"],
+            layers=self._capture_settings["layers"],
+            measures=self._recorder_settings["measures"],
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """The logged history, in primitives."""

@@ -69,6 +69,7 @@ def collapse_picture(
     classifier: LinearClassifier | None = None,
     classes: tuple[int, int, int] = (0, 1, 2),
     class_names: Sequence[str] | None = None,
+    ax: Axes | None = None,
 ) -> tuple[Figure, Axes]:
     """Features, class means and classifier rows of three classes, in the plane of their means.
 
@@ -84,6 +85,7 @@ def collapse_picture(
         classifier: Adds the rows of W, scaled likewise.
         classes: The three classes to draw.
         class_names: Names of all classes.
+        ax: Draw into these axes.
 
     Returns:
         The figure and its axes.
@@ -98,8 +100,7 @@ def collapse_picture(
     plane = _plane(centered)
     scale = (centered @ plane).norm(dim=1).mean().clamp(min=torch.finfo(torch.float64).tiny)
     vertices = _aligned_triangle(centered @ plane / scale)
-    figure = Figure(figsize=(4.6, 4.6), layout="constrained")
-    axis = figure.subplots()
+    axis = Figure(figsize=(4.6, 4.6), layout="constrained").subplots() if ax is None else ax
     colors = ("#0072B2", "#D55E00", "#009E73")  # Okabe and Ito's palette
     for i, (label, color) in enumerate(zip(chosen, colors, strict=True)):
         name = class_names[label] if class_names else f"class {label}"
@@ -117,10 +118,10 @@ def collapse_picture(
     axis.set_xlabel("plane of the three class means; norms relative to the means'", fontsize=8)
     axis.tick_params(labelsize=8)
     axis.legend(
-        fontsize=8, frameon=False, loc="best", title="dots: means, triangles: classifier",
-        title_fontsize=8,
+        fontsize=8, frameon=False, loc="best", title_fontsize=8,
+        title=None if classifier is None else "dots: means, triangles: classifier",
     )  # fmt: skip
-    return figure, axis
+    return axis.get_figure(root=True), axis  # type: ignore[return-value]
 
 
 def _plane(centered: Tensor) -> Tensor:

@@ -531,6 +531,9 @@ class History:
     def __getitem__(self, key: str) -> tuple[Logged, ...]:
         return self.entries.get(key, ())
 
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.entries)
+
     def keys(self) -> list[str]:
         """The logged keys, in the order of their first value."""
         return list(self.entries)

@@ -1,0 +1,82 @@
+"""The README's blocks run as written, and its table is the table of measures."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lightning_nc.functional import MEASURES
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_the_table_lists_every_key_with_its_value_at_collapse():
+    rows = {}
+    for line in README.splitlines():
+        if line.startswith("| `nc") and line.count("|") >= 4:
+            cells = line.replace("\\|", "/").strip("|").split("|")
+            for key in re.findall(r"`(nc\d/[a-z_]+)`", cells[0]):
+                rows[key] = cells[-1].strip()
+    assert set(rows) == set(MEASURES)
+    for key, collapse in rows.items():
+        if key != "nc4/ncc_accuracy":
+            assert collapse == MEASURES[key].at_collapse, key
+
+
+def test_every_key_of_the_mapping_exists():
+    mapping = README.split("## Your paper's metric")[1]
+    for key in re.findall(r"`(nc\d/[a-z_*]+)`", mapping):
+        assert any(re.fullmatch(key.replace("*", ".*"), known) for known in MEASURES), key
+
+
+def test_the_trainer_block_runs(monkeypatch):
+    from torch.utils.data import DataLoader
+    from training import BATCH, ROWS, Network, digits
+
+    [block] = [b for b in blocks("python") if "L.Trainer" in b]
+    names = {
+        "model": Network(),
+        "train_loader": DataLoader(digits(), BATCH, shuffle=True),
+        "val_loader": DataLoader(digits(ROWS, 96), BATCH),
+    }
+    quick = "callbacks=[NeuralCollapseCallback()], max_epochs=1, logger=False, accelerator='cpu', "
+    quick += "enable_checkpointing=False, log_every_n_steps=1"
+    exec(block.replace("callbacks=[NeuralCollapseCallback()]", quick), names)
+    assert "nc1/cdnv/val" in names["trainer"].callback_metrics
+
+
+@pytest.mark.parametrize("block", [b for b in blocks("python") if "L.Trainer" not in b])
+def test_the_other_python_blocks_run(block, capsys):
+    exec(block, {})
+    assert ("print" in block) == bool(capsys.readouterr().out)
+
+
+def test_the_yaml_block_configures_the_callback():
+    from jsonargparse import ArgumentParser
+    from lightning.pytorch import Callback
+
+    from lightning_nc import NeuralCollapseCallback
+
+    [block] = blocks("yaml")
+    parser = ArgumentParser()
+    parser.add_argument("--callbacks", type=list[Callback])
+    parsed = parser.parse_object({"callbacks": yaml.safe_load(block)["trainer"]["callbacks"]})
+    # the newer name of the same method, where there is one
+    instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes
+    [callback] = instantiate(parsed).callbacks
+    assert isinstance(callback, NeuralCollapseCallback)
+    assert callback._frozen_every == 10
+    assert callback._capture_settings["layers"] == {"backbone.*": "spatial_mean"}
+
+
+def test_both_commands_are_there_and_start_from_nothing():
+    commands = [line for block in blocks("bash") for line in block.splitlines()]
+    assert len(commands) == 2
+    for command, last in zip(commands, ["examples/digits.py", "-m pytest"], strict=True):
+        assert command.startswith("python3 -m venv .venv && ")
+        assert command.endswith(f".venv/bin/python {last}")
