@@ -25,7 +25,7 @@ def import_function(path: str, argument: str) -> Callable[..., Any]:
     module_name, _, name = path.rpartition(".")
     try:
         function = getattr(importlib.import_module(module_name), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise ValueError(
             f"Expected {argument} to name a function that can be imported, but got {path!r}: "
             f"{error}. Is its module on the Python path, and the function defined at its top level?"

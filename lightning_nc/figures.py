@@ -91,10 +91,12 @@ def collapse_picture(
         The figure and its axes.
 
     Raises:
-        ValueError: If fewer than three classes were given.
+        ValueError: Unless ``classes`` are three of the classes.
     """
-    if len(set(classes)) != 3:
-        raise ValueError(f"Expected three different classes to draw, but got {classes}.")
+    if len(set(classes)) != 3 or not all(0 <= c < len(means) for c in classes):
+        raise ValueError(
+            f"Expected three different classes out of {len(means)} to draw, but got {classes}."
+        )
     chosen = list(classes)
     centered = (means - global_mean)[chosen].double().cpu()
     plane = _plane(centered)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.utilities import rank_zero_info
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
@@ -111,7 +111,12 @@ def frozen_pass(
     total = len(loader) if max_batches is None else min(max_batches, len(loader))
     run = _runner(pl_module, inference)
     shown = _Progress(trainer, total if max_batches is None else 0)
-    with _isolated_random_state(trainer.strategy.root_device), _eval_mode(pl_module), shown:
+    with (
+        _buffers_of_rank_zero(pl_module, trainer.world_size),
+        _isolated_random_state(trainer.strategy.root_device),
+        _eval_mode(pl_module),
+        shown,
+    ):
         for index, raw in enumerate(loader):
             if index == total:
                 break
@@ -194,6 +199,31 @@ def _forward(pl_module: Any, batch: Any) -> Any:
             "that takes the batch and its index, such as 'predict_step', or to the dotted path of a "
             "function of the module and the batch."
         ) from error
+
+
+@contextmanager
+def _buffers_of_rank_zero(module: nn.Module, world_size: int) -> Iterator[None]:
+    """The network that is saved and used: DDP lets each rank's BatchNorm statistics drift apart."""
+    buffers = list(module.buffers()) if world_size > 1 else []
+    if not buffers:
+        yield
+        return
+    as_bytes = [buffer.detach().reshape(-1).view(torch.uint8) for buffer in buffers]
+    own = torch.cat(as_bytes)
+    shared = own.clone()
+    torch.distributed.broadcast(shared, src=0)
+    sizes = [len(part) for part in as_bytes]
+    try:
+        _write(buffers, shared.split(sizes))
+        yield
+    finally:
+        _write(buffers, own.split(sizes))
+
+
+def _write(buffers: Sequence[Tensor], contents: Sequence[Tensor]) -> None:
+    with torch.no_grad():
+        for buffer, content in zip(buffers, contents, strict=True):
+            buffer.copy_(content.clone().view(buffer.dtype).view(buffer.shape))
 
 
 @contextmanager

@@ -2,11 +2,12 @@
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Bool, Float, Int, Num
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -25,7 +26,7 @@ from lightning_nc.values import (
     decide,
     to_device,
 )
-from lightning_nc.welford import Moments, add_rows_
+from lightning_nc.welford import Moments, Scratch, add_rows_
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -88,6 +89,8 @@ class NeuralCollapse(Metric):
     sample_features: Tensor
     sample_target: Tensor
     sample_predicted: Tensor
+    rows_seen: Tensor
+    unshared: Tensor
 
     def __init__(
         self,
@@ -116,6 +119,7 @@ class NeuralCollapse(Metric):
         self._knows_predictions = False
         self._unfolded_batches = 0
         self._merged: Accumulated | None = None
+        self._scratch = Scratch()
         self._said: set[str] = set()
         self._settings: dict[str, Any] = {
             "num_classes": num_classes,
@@ -126,15 +130,16 @@ class NeuralCollapse(Metric):
             "measures": list(measures),
             "seed": seed,
         }
-        for name, state in self._blank_states(self.device).items():
-            # torchmetrics would keep a second copy of each state as its default: `reset` zeroes
-            self.add_state(name, state.new_zeros(0))
-            setattr(self, name, state)
+        with torch.inference_mode(False):
+            for name, state in self._blank_states(self.device).items():
+                # torchmetrics would keep a second copy of each state as its default: `reset` zeroes
+                self.add_state(name, state.new_zeros(0))
+                setattr(self, name, state)
 
     def update(
         self,
         features: Float[Tensor, "*rows d"],
-        target: Num[Tensor, "..."],
+        target: Shaped[Tensor, "..."],
         logits: Float[Tensor, "..."] | None = None,
         classifier: LinearClassifier | None = None,
         *,
@@ -169,11 +174,12 @@ class NeuralCollapse(Metric):
             return
         autocast = torch.autocast(device_type=h.device.type, enabled=False)
         with torch.inference_mode(False), torch.no_grad(), autocast:
+            self._leave_inference_mode()
             self._add(h.detach(), y, None if predicted is None else predicted.reshape(-1))
 
     def check(
-        self, features: Float[Tensor, "*rows d"], target: Num[Tensor, "..."]
-    ) -> tuple[Float[Tensor, "B d"], Num[Tensor, " B"]]:
+        self, features: Float[Tensor, "*rows d"], target: Shaped[Tensor, "..."]
+    ) -> tuple[Float[Tensor, "B d"], Shaped[Tensor, " B"]]:
         """Features and labels as rows, after a check that they fit; nothing is added.
 
         Args:
@@ -222,11 +228,7 @@ class NeuralCollapse(Metric):
             RuntimeError: If no sample was seen.
         """
         accumulated = self._all_ranks()
-        if int(accumulated.statistics.num_samples) == 0:
-            raise RuntimeError(
-                "Expected at least one sample before compute(), but got none"
-                f"{rows_left_out(accumulated.tallies)}. Was update() called since the last reset()?"
-            )
+        _require_rows(accumulated)
         evidence = Evidence.of(accumulated.statistics, accumulated.classifier, accumulated.decisions)
         values, reasons = evaluate(self.measures, evidence)
         for kind, text in notices(accumulated, reasons).items():
@@ -284,19 +286,33 @@ class NeuralCollapse(Metric):
 
         with self.sync_context():
             accumulated = self._all_ranks()
+        _require_rows(accumulated)
         evidence = Evidence.of(accumulated.statistics, accumulated.classifier)
         return figures.cosine_matrices(evidence.means_frame, evidence.weights_frame, ax=ax)
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        """Add a batch and return the measures of that batch alone."""
+        """Add a batch and return the measures of that batch alone; none if no row of it counts."""
         self.update(*args, **kwargs)
-        alone = NeuralCollapse(**self._settings).to(self.device)
+        alone = NeuralCollapse(
+            **self._settings, process_group=self.process_group, sync_on_compute=self.dist_sync_on_step
+        ).to(self.device)
         alone._said = self._said
-        alone.sync_on_compute = alone._to_sync = self.dist_sync_on_step
         alone.update(*args, **kwargs)
-        values = alone.compute()
+        with alone.sync_context(should_sync=self.dist_sync_on_step):
+            some = int(alone.statistics().num_samples) > 0
+        values = alone.compute() if some else {}
         self._forward_cache = values  # type: ignore[assignment]
         return values
+
+    @contextmanager
+    def sync_context(self, *args: Any, **kwargs: Any) -> Iterator[None]:
+        """State of all ranks inside, this rank's own after it, whatever happens in between."""
+        should_unsync = kwargs.pop("should_unsync", True)
+        self.sync(*args, **kwargs)
+        try:
+            yield
+        finally:
+            self.unsync(should_unsync=self._is_synced and should_unsync)
 
     def merge_state(self, incoming_state: "dict[str, Any] | Metric") -> None:
         """Add what another metric has accumulated, for instance over another shard of the data.
@@ -338,8 +354,24 @@ class NeuralCollapse(Metric):
         self._unfolded_batches = 0
         self._reservoir.reset()
         with torch.inference_mode(False), torch.no_grad():
+            self._leave_inference_mode()
             for name in self._defaults:
-                getattr(self, name).zero_()
+                if name != "unshared":
+                    getattr(self, name).zero_()
+
+    def state_dict(  # type: ignore[override]  # as in torchmetrics
+        self, destination: dict[str, Any] | None = None, prefix: str = "", keep_vars: bool = False
+    ) -> dict[str, Any]:
+        """The states that were made persistent; none by default."""
+        self._fold()
+        self.rows_seen.fill_(self._reservoir.seen)
+        return super().state_dict(destination, prefix, keep_vars)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._reservoir.seen = int(self.rows_seen)
+        self._knows_predictions = bool((self.sample_predicted >= 0).any())
+        self._update_count = max(self._update_count, self._reservoir.seen > 0)
 
     def set_dtype(self, dst_type: str | torch.dtype) -> "NeuralCollapse":
         """Ignored: means and sums stay in float64, counts in int64."""
@@ -395,6 +427,9 @@ class NeuralCollapse(Metric):
             "sample_features": zeros(0, width, dtype=torch.float32),
             "sample_target": zeros(0, dtype=torch.int64),
             "sample_predicted": zeros(0, dtype=torch.int64),
+            "rows_seen": zeros(dtype=torch.int64),
+            # NaN is equal to nothing: a MetricCollection must not let two metrics share their states
+            "unshared": zeros() * torch.nan,
         }
 
     def _check_classifier(self, classifier: LinearClassifier) -> None:
@@ -407,54 +442,54 @@ class NeuralCollapse(Metric):
             )
 
     def _add(
-        self, h: Float[Tensor, "B d"], y: Num[Tensor, " B"], predicted: Int[Tensor, " B"] | None
+        self, h: Float[Tensor, "B d"], y: Shaped[Tensor, " B"], predicted: Int[Tensor, " B"] | None
     ) -> None:
-        label, valid = self._select_rows(h, y)
-        wide = h.dtype == torch.float64 and self.scatter.dtype == torch.float64
+        label, valid, left_out = self._select_rows(h, y)
+        wide = h.dtype == self.means.dtype
         if self._unfolded_batches == _BATCHES_PER_FOLD:
             self._fold()
         self._unfolded_batches += not wide
-        add_rows_(
-            Moments(
-                counts=self.counts,
-                means=self.means,
-                sums_of_squares=self.sums_of_squares,
-                scatter=(
-                    None
-                    if self.covariance == "none"
-                    else self.scatter
-                    if wide
-                    else self.scatter_float32
-                ),
-                class_scatter=self.class_scatter if self.class_scatter.numel() else None,
-            ),
-            h,
-            label,
-            valid,
+        moments = Moments(
+            counts=self.counts,
+            means=self.means,
+            sums_of_squares=self.sums_of_squares,
+            scatter=self._product_target(wide),
+            class_scatter=self.class_scatter if self.class_scatter.numel() else None,
         )
-        if predicted is not None:
+        add_rows_(moments, h, label, valid, self._scratch)
+        if predicted is None:
+            known = correct = torch.zeros_like(valid)
+        else:
             self._knows_predictions = True
-            self.tallies[0] += valid.sum()
-            self.tallies[1] += (valid & (predicted == label)).sum()
+            known, correct = valid, valid & (predicted == label)
+        self.tallies += torch.stack([known, correct, *left_out]).sum(1)
         self._add_to_sample(h, torch.where(valid, label, -1), predicted)
 
+    def _leave_inference_mode(self) -> None:
+        """States that were copied in inference mode can only be changed there: copy them once more."""
+        if self.means.is_inference():
+            self._scratch = Scratch()
+            for name in self._defaults:
+                setattr(self, name, getattr(self, name).clone())
+
+    def _product_target(self, wide: bool) -> Tensor | None:
+        if self.covariance == "none":
+            return None
+        return self.scatter if wide else self.scatter_float32
+
     def _select_rows(
-        self, h: Float[Tensor, "B d"], y: Num[Tensor, " B"]
-    ) -> tuple[Int[Tensor, " B"], Bool[Tensor, " B"]]:
-        """Labels, 0 where a row is left out, and which rows count; the others are tallied."""
+        self, h: Float[Tensor, "B d"], y: Shaped[Tensor, " B"]
+    ) -> tuple[Int[Tensor, " B"], Bool[Tensor, " B"], tuple[Bool[Tensor, " B"], ...]]:
+        """Labels, 0 where a row is left out; which rows count; and why others do not, by tally."""
         label = y.long()
         whole = label == y
-        wanted = torch.ones_like(whole)
-        if self.ignore_index is not None:
-            wanted = label != self.ignore_index
         in_range = (label >= 0) & (label < self.num_classes)
         # in float64 the sum of finite float32 features cannot overflow
         finite = h.sum(1, dtype=self.means.dtype).isfinite()
-        self.tallies[2] += (wanted & ~finite).sum()
-        self.tallies[3] += (wanted & whole & ~in_range).sum()
-        self.tallies[4] += (wanted & ~whole).sum()
+        wanted = torch.ones_like(whole) if self.ignore_index is None else label != self.ignore_index
         valid = wanted & whole & in_range & finite
-        return torch.where(valid, label, 0), valid
+        left_out = (wanted & ~finite, wanted & whole & ~in_range, wanted & ~whole)
+        return torch.where(valid, label, 0), valid, left_out
 
     def _add_to_sample(
         self, h: Float[Tensor, "B d"], label: Int[Tensor, " B"], predicted: Int[Tensor, " B"] | None
@@ -480,15 +515,17 @@ class NeuralCollapse(Metric):
                 state.index_copy_(0, slots, new[rows])
 
     def _grow_sample(self, size: int, dtype: torch.dtype) -> None:
-        if size <= len(self.sample_target):
-            return
-        capacity = min(self._reservoir.capacity, max(size, 2 * len(self.sample_target)))
+        """Make room for more rows, and for features of more digits than those so far."""
+        capacity = len(self.sample_target)
+        if size > capacity:
+            capacity = min(self._reservoir.capacity, max(size, 2 * capacity))
         for name in ("sample_features", "sample_target", "sample_predicted"):
             old = getattr(self, name)
-            kind = dtype if name == "sample_features" and not len(old) else old.dtype
-            grown = old.new_zeros(capacity, *old.shape[1:], dtype=kind)
-            grown[: len(old)] = old
-            setattr(self, name, grown)
+            kept = torch.promote_types(old.dtype, dtype) if name == "sample_features" else old.dtype
+            if len(old) < capacity or old.dtype != kept:
+                grown = old.new_zeros(capacity, *old.shape[1:], dtype=kept)
+                grown[: len(old)] = old
+                setattr(self, name, grown)
 
     def _merge_samples(self, other: "NeuralCollapse") -> None:
         mine, theirs = self._reservoir.size, other._reservoir.size
@@ -507,6 +544,14 @@ class NeuralCollapse(Metric):
                 self.scatter += self.scatter_float32
                 self.scatter_float32.zero_()
         self._unfolded_batches = 0
+
+
+def _require_rows(accumulated: Accumulated) -> None:
+    if int(accumulated.statistics.num_samples) == 0:
+        raise RuntimeError(
+            "Expected at least one sample before compute(), but got none"
+            f"{rows_left_out(accumulated.tallies)}. Was update() called since the last reset()?"
+        )
 
 
 def _whole(y: Float[Tensor, " B"]) -> bool:

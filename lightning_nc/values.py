@@ -538,12 +538,12 @@ class History:
         """The logged keys, in the order of their first value."""
         return list(self.entries)
 
-    def state_dict(self) -> dict[str, list[list[float]]]:
+    def state_dict(self) -> dict[str, list[list[int | float]]]:
         """The history as lists of ``[epoch, step, value]``."""
         return {key: [list(row) for row in rows] for key, rows in self.entries.items()}
 
     @classmethod
-    def from_state_dict(cls, state: Mapping[str, Iterable[Iterable[float]]]) -> "History":
+    def from_state_dict(cls, state: Mapping[str, Iterable[Iterable[int | float]]]) -> "History":
         """The history that :meth:`state_dict` described."""
         return cls(
             {

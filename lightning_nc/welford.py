@@ -13,8 +13,10 @@ For a batch with labels y, running means mu and counts n, and :math:`k_c` rows o
     S &\leftarrow S + \sum_i r_i (r_i - e_{y_i})^\top, \quad
     \mu_c \leftarrow \mu_c + e_c, \quad n_c \leftarrow n_c + k_c
 
-The rows of a class that has no sample yet are measured from their own mean, :math:`r_i - e_{y_i}`, on
-both sides. Nothing here waits for the device, and nothing of the size C x d is allocated.
+A class that has no sample yet is measured from its first row in place of its mean, which changes
+nothing in S: the sum of :math:`r_i - e_{y_i}` over a class of the batch is 0 then. So r is small from
+the first row on, and only the subtraction itself needs float64: the rest is computed in the dtype of
+the product. Nothing here waits for the device, and nothing of the size C x d is allocated.
 """
 
 from typing import NamedTuple
@@ -23,7 +25,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-_CHUNK_ENTRIES = 2**23
+_CHUNK_ENTRIES = 2**21
 _OUTER_ENTRIES = 2**24
 
 
@@ -45,11 +47,47 @@ class Moments(NamedTuple):
     class_scatter: Float[Tensor, "C d d"] | None
 
 
+class Scratch:
+    """Memory for the intermediate results of a batch, used again for the next one.
+
+    Fresh memory of this size costs more than the arithmetic on it, on a CPU.
+    """
+
+    def __init__(self) -> None:
+        self._buffers: dict[str, Tensor] = {}
+
+    def __getstate__(self) -> dict[str, dict[str, Tensor]]:
+        return {"_buffers": {}}  # nothing worth a place in a pickle or a copy
+
+    def __call__(self, name: str, like: Tensor, dtype: torch.dtype) -> Tensor:
+        """A tensor of the shape of ``like``, with arbitrary contents.
+
+        Args:
+            name: What it is for; one name, one memory.
+            like: Its shape and device.
+            dtype: Its dtype.
+
+        Returns:
+            The tensor, contiguous.
+        """
+        buffer = self._buffers.get(name)
+        size = like.numel()
+        if (
+            buffer is None
+            or len(buffer) < size
+            or (buffer.dtype, buffer.device) != (dtype, like.device)
+        ):
+            buffer = torch.empty(size, dtype=dtype, device=like.device)
+            self._buffers[name] = buffer
+        return buffer[:size].view(like.shape)
+
+
 def add_rows_(
     moments: Moments,
     features: Float[Tensor, "B d"],
     target: Int[Tensor, " B"],
     valid: Bool[Tensor, " B"],
+    scratch: Scratch | None = None,
 ) -> None:
     """Add a batch to the running moments, in place.
 
@@ -58,10 +96,12 @@ def add_rows_(
         features: One feature per row, of any float dtype.
         target: Labels; those of valid rows lie in [0, C), the others are 0.
         valid: False for the rows to leave out, whatever they hold.
+        scratch: Memory to use again in the next batch.
     """
     rows = max(1, _CHUNK_ENTRIES // max(1, features.shape[1]))
+    scratch = scratch or Scratch()
     for chunk in zip(features.split(rows), target.split(rows), valid.split(rows), strict=True):
-        _add_chunk_(moments, *chunk)
+        _add_chunk_(moments, *chunk, scratch)
 
 
 def _add_chunk_(
@@ -69,25 +109,37 @@ def _add_chunk_(
     x: Float[Tensor, "B d"],
     y: Int[Tensor, " B"],
     valid: Bool[Tensor, " B"],
+    scratch: Scratch,
 ) -> None:
     n, mu = moments.counts, moments.means
-    is_new = (n[y] == 0)[:, None]
-    r = (x.to(mu.dtype) - mu[y]).masked_fill_(~valid[:, None], 0)
-
+    dtype = mu.dtype if x.dtype == mu.dtype else torch.float32
     group = _first_row_of_class(y, valid, num_classes=len(n))
-    n.index_add_(0, y, valid.to(n.dtype))
-    sums = torch.zeros_like(r).index_add_(0, group, r)
-    steps = sums / n[y].clamp(min=1)[:, None]
-    mu.index_add_(0, y, steps)
+    # not a product: 0 times NaN is NaN
+    x = torch.where(valid[:, None], x, x.new_zeros(()), out=scratch("x", x, x.dtype))
 
-    r_new = (r - steps[group]).masked_fill_(~valid[:, None], 0)
-    r_old = torch.where(is_new, r_new, r)
-    moments.sums_of_squares.index_add_(0, y, (r_old * r_new).sum(1))
+    # a new class starts at its first row
+    is_first = (group == torch.arange(len(y), device=y.device)) & valid & (n[y] == 0)
+    wide = torch.mul(x, is_first[:, None], out=scratch("wide", x, mu.dtype))
+    mu.index_add_(0, y, wide)
+
+    torch.index_select(mu, 0, y, out=wide)
+    torch.sub(x, wide, out=wide)
+    r = torch.mul(wide, valid[:, None], out=scratch("r", x, dtype))
+
+    n.index_add_(0, y, valid.to(n.dtype))
+    steps = scratch("steps", x, dtype).zero_().index_add_(0, group, r)
+    steps /= n[y].clamp(min=1)[:, None]
+    mu.index_add_(0, y, wide.copy_(steps))
+
+    # a row that is left out is its own group, whose step is 0
+    r_new = torch.index_select(steps, 0, group, out=scratch("r_new", x, dtype))
+    torch.sub(r, r_new, out=r_new)
+    squares = torch.mul(r, r_new, out=steps).sum(1, dtype=mu.dtype)
+    moments.sums_of_squares.index_add_(0, y, squares)
     if moments.scatter is not None:
-        dtype = moments.scatter.dtype
-        add_product_(moments.scatter, r_old.to(dtype), r_new.to(dtype))
+        add_product_(moments.scatter, r, r_new)
     if moments.class_scatter is not None:
-        _add_outer_products_(moments.class_scatter, y, r_old, r_new)
+        _add_outer_products_(moments.class_scatter, y, r.to(mu.dtype), r_new.to(mu.dtype))
 
 
 def _first_row_of_class(

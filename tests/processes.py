@@ -116,6 +116,8 @@ class Pool:
 
 def _work(rank, size, port, timeout, pipe):
     torch.set_num_threads(1)
+    # a spawned process spawns its own children too; back to the platform's way for data loaders
+    mp.set_start_method(None, force=True)
     environment = {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),

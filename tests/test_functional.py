@@ -389,7 +389,6 @@ def test_means_that_all_coincide_give_nan_with_a_reason(key):
 @pytest.mark.parametrize(("num_classes", "width"), [(3, 8), (3, 512), (4, 64), (10, 512), (13, 33)])
 @pytest.mark.parametrize("key", ["nc1/cdnv", "nc2/means_log_distance_variation"])
 def test_two_means_that_coincide_give_nan(key, num_classes, width):
-    # BUG: the rounding of 2 - 2 cos makes log_distance_variation finite (1.6 to 4,740) for most shapes
     generator = torch.Generator().manual_seed(1000 * num_classes + width)
     means = torch.randn(num_classes, width, generator=generator, dtype=torch.float64)
     means[1] = means[0]
@@ -399,6 +398,20 @@ def test_two_means_that_coincide_give_nan(key, num_classes, width):
     assert torch.equal(statistics.means[0], statistics.means[1])
     values, _ = evaluate(select([key]), Evidence.of(statistics))
     assert math.isnan(values[key])
+
+
+@pytest.mark.parametrize("num_classes", [3, 7, 10])
+@pytest.mark.parametrize("size", [0.0, 1.0, 1e3])
+def test_a_network_that_puts_out_a_constant_is_not_taken_for_collapsed(num_classes, size):
+    given = gaussian_classes([8] * num_classes, 12)
+    constant = (size * given.features[:1]).expand(8 * num_classes, -1).clone()
+    dead = Problem(constant, given.target, num_classes, given.weight, given.bias)
+    # without any variance the index is 1 by its formula; the reference calls it undefined
+    values, expected = measured(dead), dead.reference
+    assert values.pop(VCI) == 1
+    assert math.isnan(expected.pop(VCI))
+    assert_measures(values, expected)
+    assert sum(map(math.isnan, values.values())) == 11
 
 
 def test_a_decomposition_that_fails_gives_nan_with_a_reason(monkeypatch):
@@ -595,6 +608,5 @@ def test_an_unknown_measure_is_refused_with_near_names(name, message):
 
 @pytest.mark.parametrize("path", ["sqrt", "", ".math.sqrt", "math."])
 def test_a_path_that_names_no_function_is_refused(path):
-    # BUG: import_function(".math.sqrt", "pool") raises importlib's TypeError, not the ValueError
     with pytest.raises(ValueError, match="Expected pool to name a function that can be imported"):
         import_function(path, "pool")

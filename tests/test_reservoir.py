@@ -6,7 +6,6 @@ import math
 import numpy as np
 import pytest
 import torch
-
 from problems import unchecked_shapes
 
 from lightning_nc import NeuralCollapse
@@ -54,7 +53,7 @@ def test_every_row_is_equally_likely_to_be_in_the_sample(batches):
 
 @pytest.mark.parametrize("batches", [(6,), (1,) * 6, (2, 4), (3, 3), (4, 1, 1)], ids=str)
 def test_every_set_of_rows_is_equally_likely_to_be_the_sample(batches):
-    sets = {chosen: 0 for chosen in itertools.combinations(range(6), 3)}
+    sets = dict.fromkeys(itertools.combinations(range(6), 3), 0)
     for seed in range(2500):
         _, slots = sampled(batches, capacity=3, seed=seed)
         sets[tuple(sorted(slots.tolist()))] += 1
@@ -66,7 +65,7 @@ def test_every_set_of_rows_is_equally_likely_to_be_the_sample(batches):
 )
 def test_every_set_of_rows_is_equally_likely_after_a_merge(first, second):
     rows = sum(first) + sum(second)
-    sets = {chosen: 0 for chosen in itertools.combinations(range(rows), 2)}
+    sets = dict.fromkeys(itertools.combinations(range(rows), 2), 0)
     for seed in range(2500):
         a, mine = sampled(first, capacity=2, seed=2 * seed)
         b, theirs = sampled(second, capacity=2, seed=2 * seed + 1, start=sum(first))

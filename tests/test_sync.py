@@ -1,6 +1,10 @@
 """Ranks that are merged equal one process over all rows, and send no more than the state."""
 
+import math
+import operator
+import os
 import re
+import time
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -321,9 +325,6 @@ def test_a_metric_without_rows_says_so_on_all_ranks(pool):
         assert said[0].startswith("Expected at least one sample before compute(), but got none")
 
 
-# BUG: torchmetrics' sync_context does not unsync when compute() raises, so the metric stays synced
-# and every later compute() fails with "The Metric has already been synced."
-@pytest.mark.xfail
 def test_a_metric_without_rows_goes_on_when_there_are_some(pool):
     [batch] = draw(64).batches(64)
     for said, values in pool.run(compute_without_rows, batch):
@@ -343,8 +344,6 @@ def forward_in_own_group(rank, batches):
     return metric(batches[rank].features, batches[rank].target)
 
 
-# BUG: forward() measures the batch with a new metric that is not given the process group
-@pytest.mark.xfail
 def test_forward_merges_within_the_metrics_own_group(two_processes):
     rows = draw(30)
     values = two_processes.run(forward_in_own_group, [rows[:10], rows[10:]])
@@ -482,7 +481,7 @@ def test_each_ranks_sample_counts_as_many_rows_as_it_stands_for(pool):
 
 def test_the_sampled_estimate_is_unbiased(pool):
     dealt = easy_and_noisy(pool.size)
-    seeds = range(80)
+    seeds = range(60)
     results = pool.run(sampled, [d.batches(64) for d in dealt], seeds, 24)
     of_each, _, exact = shares_by_hand(dealt, results)
     values = np.array([[float(v) for v in values.values()] for values, *_ in results[0]])
@@ -652,8 +651,9 @@ def rounds(width, covariance):
 @pytest.mark.parametrize("names", [ONE, TEN], ids=how_many)
 @pytest.mark.parametrize("name", ["even shards", "the last rank has no batch"])
 def test_a_stage_takes_three_all_reduces_of_the_states_size(name, names, covariance, pool):
-    # Torchmetrics' own gather of one module's state (C = 5, d = 6, pooled): 10 barriers, 20 gathers
-    # and WORLD * 8 * (state and sample) bytes.
+    # measured at C = 10, d = 512 and 10,240 rows on each rank: 2.2 MB, where torchmetrics' own gather
+    # takes 10 barriers and 20 gathers, and leaves 40 MB on 2 ranks and 60 MB on 3, most of it samples;
+    # without a sample 6.4 and 9.6 MB
     _, shards = CASES[name].deal(pool.size)
     for calls in pool.run(collectives_of_a_stage, shards, names, covariance):
         assert [call for call, _ in calls] == ["all_reduce"] * 3
@@ -811,12 +811,14 @@ def test_nothing_is_warned_of_and_no_sync_dist_is_advised(runs):
     assert [text for text in runs["said"] if not re.search(known, text)] == []
 
 
-def test_a_trainer_makes_three_more_all_reduces_for_each_stage_and_epoch(runs):
+def test_a_trainer_makes_three_all_reduces_per_stage_and_a_broadcast_per_frozen_pass(runs):
     for plain, watched in zip(runs["plain"], runs["watched"], strict=True):
         more = Counter(watched["calls"])
         more.subtract(Counter(plain["calls"]))
         stages, epochs = 3, 2
-        assert {name: n for name, n in more.items() if n} == {"all_reduce": 3 * stages * epochs}
+        # one batch of the frozen pass is tried before training
+        expected = {"all_reduce": 3 * stages * epochs, "broadcast": epochs + 1}
+        assert {name: n for name, n in more.items() if n} == expected
 
 
 def test_the_frozen_pass_without_validation_measures_the_network_that_is_saved(two_processes, tmp_path):
@@ -831,30 +833,17 @@ def test_the_frozen_pass_without_validation_measures_the_network_that_is_saved(t
 # The processes
 
 
-def fail_on_last(rank, size):
-    if rank == size - 1:
-        raise ValueError("on purpose")
-    dist.barrier()
-
-
-def leave_one_out(rank):
-    if rank == 0:
-        dist.all_reduce(torch.ones(1))
-
-
-def add_ranks(rank):
-    total = torch.tensor(float(rank))
-    dist.all_reduce(total)
-    return float(total)
-
-
-def test_failures_and_silence_end_in_an_error_and_the_next_call_works():
-    pool = Pool(2, timeout=30)
+def test_failure_silence_and_death_of_a_process_end_in_an_error_and_the_next_call_works():
+    pool = Pool(2)
     try:
-        with pytest.raises(RuntimeError, match="(?s)Rank 1: .*in fail_on_last.*on purpose"):
-            pool.run(fail_on_last, 2)
-        with pytest.raises(TimeoutError, match=r"Ranks \[0\] have not returned"):
-            pool.run(leave_one_out, timeout=0.5)
-        assert pool.run(add_ranks) == [1, 1]
+        with pytest.raises(
+            RuntimeError, match=r"(?s)Rank 0: Traceback.*ValueError: math domain error$"
+        ):
+            pool.run(math.log)
+        assert pool.run(operator.add, 1) == [1, 2]
+        with pytest.raises(TimeoutError, match=r"Ranks \[1\] have not returned within 0.5 s"):
+            pool.run(time.sleep, timeout=0.5)
+        with pytest.raises(RuntimeError, match=r"Rank 0: The process has died"):
+            pool.run(os._exit)
     finally:
         pool.close()

@@ -1,4 +1,4 @@
-"""Statistics are a commutative monoid that aliases nothing; the other values keep what they are given."""
+"""Statistics are a commutative monoid that aliases nothing; other values keep what they are given."""
 
 import itertools
 import math
@@ -381,7 +381,6 @@ def test_history_grows_without_changing_and_survives_a_checkpoint(tmp_path):
     assert second["never"] == ()
     torch.save(second.state_dict(), tmp_path / "history.pt")
     state = torch.load(tmp_path / "history.pt", weights_only=True)
-    # BUG: the annotation, rows of float, excludes the ints that state_dict puts into them
     assert History.from_state_dict(state) == second
     assert type(History.from_state_dict(state)["nc1/rank/val"][0].epoch) is int
 

@@ -136,8 +136,10 @@ def log_distance_variation(frame: Frame) -> Float[Tensor, ""]:
     References:
         Wu & Papyan (2024), "Linguistic collapse: neural collapse in (large) language models".
     """
-    squared_distances = (2 - 2 * frame.cosines[_pairs(frame)]).clamp(min=0)
-    log_inverse = -0.5 * squared_distances.log()
+    squared_distances = 2 - 2 * frame.cosines[_pairs(frame)]
+    # below this lies what rounding the cosine makes: the two directions coincide
+    coincide = squared_distances < 16 * torch.finfo(squared_distances.dtype).eps
+    log_inverse = -0.5 * squared_distances.masked_fill(coincide, 0).log()
     return log_inverse.std(correction=0) / log_inverse.mean().abs()
 
 

@@ -103,6 +103,12 @@ class Evidence:
         return cls(statistics.restrict(seen), classifier and classifier.restrict(seen), decisions)
 
     @property
+    def network_decisions(self) -> Decisions | None:
+        """The counted decisions, where the network's own are known."""
+        known = self.decisions is not None and bool(self.decisions.predicted > 0)
+        return self.decisions if known else None
+
+    @property
     def means_frame(self) -> Frame:
         """The centered class means."""
         return self.statistics.frame
@@ -129,7 +135,7 @@ _WU = "Wu & Papyan 2024"
 
 _TABLE = (
     Measure(
-        "nc0/accuracy", decision.accuracy, ("decisions",),
+        "nc0/accuracy", decision.accuracy, ("network_decisions",),
         "accuracy of the network on the same rows", "", _PAPYAN, min_classes=0,
     ),
     Measure(
@@ -218,7 +224,7 @@ _TABLE = (
         "norm of the centered W muG + b", "0", _ZHU,
     ),
     Measure(
-        "nc4/ncc_mismatch", decision.ncc_mismatch, ("decisions",),
+        "nc4/ncc_mismatch", decision.ncc_mismatch, ("network_decisions",),
         "share of samples where network and nearest class center disagree", "0", _PAPYAN,
     ),
     Measure(
@@ -327,7 +333,9 @@ def evaluate(
 def _from_function(path: str) -> Measure:
     function, name = import_function(path, "measures"), path.rpartition(".")[2]
     needs = tuple(inspect.signature(function).parameters)
-    known = ("statistics", "classifier", "decisions", "means_frame", "weights_frame")
+    known = (
+        "statistics", "classifier", "decisions", "network_decisions", "means_frame", "weights_frame",
+    )  # fmt: skip
     if not needs or not set(needs) <= set(known):
         raise ValueError(f"Expected the parameters of {path} to be among {known}, but got {needs}.")
     summary = (inspect.getdoc(function) or name).splitlines()[0]
