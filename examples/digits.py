@@ -104,6 +104,7 @@ def main() -> None:
     warnings.filterwarnings("ignore", ".*LeafSpec.*")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     L.seed_everything(0, verbose=False)
+    torch.set_num_threads(1)  # matrices this small lose by being shared out
 
     collapse = NeuralCollapseCallback(frozen_every_n_epochs=max(1, arguments.epochs // 20))
     logger = TensorBoardLogger(arguments.dir, name=arguments.loss)

@@ -59,7 +59,8 @@ class NeuralCollapseCallback(_Callback):
             a row), or a dotted function. "auto": tokens where the labels have the leading dimensions,
             else by the module's type.
         target: Where the labels are in a batch: a position, a key or attribute, or a function by
-            dotted path. None: second item of a sequence; "target", "targets", "label", "labels", "y".
+            dotted path, which returns None for a batch that is not to be measured. None: second item
+            of a sequence; "target", "targets", "label", "labels", "y".
         task: "multiclass" or "binary".
         num_classes: Number of classes. None: the classifier's rows.
         online: Measure the features of the training forwards themselves, at no extra pass; the
@@ -69,7 +70,8 @@ class NeuralCollapseCallback(_Callback):
         inference: How the frozen pass runs the network on a batch: None (forward on the inputs), the
             name of a method that takes the batch and its index ("predict_step"), or a function of the
             module and the batch by dotted path.
-        every_n_epochs: How often the other stages are measured; the first and the last epoch always.
+        every_n_epochs: How often the other stages are measured; the first epoch always, and the last
+            one where it is known beforehand (``max_epochs``).
         forwards: Which forward of a step counts when there are several: "first", "last" or "all".
         covariance: "pooled", "per_class" (num_classes times the memory) or "none" (traces only, for
             very wide layers).
@@ -77,7 +79,8 @@ class NeuralCollapseCallback(_Callback):
         ignore_index: Label of rows to leave out, or None.
         max_rows_per_batch: At most this many rows of a batch enter, a uniform random subset; for
             token-level features.
-        prefix: Put before every key; two instances with equal keys are refused.
+        prefix: Put before every key as it is, so let it end in "/"; two instances with equal keys are
+            refused.
         seed: For the sample, random subsets and the frozen pass; the global random state is never
             touched.
 
@@ -118,6 +121,7 @@ class NeuralCollapseCallback(_Callback):
         _require_at_least("frozen_every_n_epochs", frozen_every_n_epochs, 0)
         _require_at_least("num_classes", num_classes, 2)
         _require_at_least("max_rows_per_batch", max_rows_per_batch, 1)
+        _require_at_least("seed", seed, 0)
         if task == "binary" and num_classes not in (None, 2):
             raise ValueError(f"Expected num_classes to be 2 for task='binary', but got {num_classes}.")
         check_covariance(covariance)
@@ -151,6 +155,8 @@ class NeuralCollapseCallback(_Callback):
         self._labels: Tensor | None = None
         self._kept_for: Forward | None = None
         self._stepped = False
+        self._measured_in: dict[str, int] = {}
+        self._measures_online = self._measures_val = False
 
     @property
     def state_key(self) -> str:
@@ -187,7 +193,7 @@ class NeuralCollapseCallback(_Callback):
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Attach the hooks: before the sanity check, and after the tuner has run."""
-        self._forget_run()
+        self._detach()
         self._attach(pl_module)
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
@@ -213,44 +219,57 @@ class NeuralCollapseCallback(_Callback):
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Check the frozen pass on one batch, before the first optimizer step."""
-        self._reset(ONLINE)
+        self._start_epoch(trainer)
         if self._frozen_every:
             self._run_frozen_pass(trainer, pl_module, max_batches=1)
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         """Start the epoch's statistics."""
-        self._reset(ONLINE)
+        self._start_epoch(trainer)
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Find the labels, so that a batch without them is refused before it is trained on."""
-        if self._measures_online(trainer) or not self._stepped:
+        if self._measures_online or not self._stepped:
             with self._harmless(trainer, f"A batch of {ONLINE}"):
                 self._begin(batch)
+                if self._online and not self._stepped and self._capture is not None:
+                    self._capture.watch_dropout()
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
         """Keep the classifier that the features met; before the first step, check the forward."""
         if not self._stepped and pl_module.automatic_optimization:
             self._check_first_forward()
-        if self._measures_online(trainer):
+            self._stepped = True
+        if self._measures_online:
             self._keep_classifier(ONLINE)
 
     def on_train_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Add the batch's features."""
+        manual = not pl_module.automatic_optimization
         with self._harmless(trainer, f"A batch of {ONLINE}"):
-            if self._measures_online(trainer):
+            if not self._stepped and (outputs or manual):
+                self._require_a_forward()
+            if self._measures_online:
                 self._keep_classifier(ONLINE)
                 self._commit(ONLINE)
-        self._stepped = True
+        if self._capture is not None:
+            self._capture.take()
+        self._stepped = self._stepped or manual
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Log the epoch's measures, and run the frozen pass where it is due."""
-        if self._measures_online(trainer):
+        if self._measures_online:
             self._finish(trainer, pl_module, ONLINE)
-        if self._frozen_every and _due(trainer, self._frozen_every):
+        if self._frozen_every and self._is_due(trainer, FROZEN, self._frozen_every):
+            complete = False
             with self._harmless(trainer, "The frozen pass"):
                 self._run_frozen_pass(trainer, pl_module)
+                complete = True
+            if not complete:
+                self._reset(FROZEN)
+                self._said.add(f"{FROZEN}: empty")
             self._finish(trainer, pl_module, FROZEN)
 
     # Validation and test
@@ -258,6 +277,7 @@ class NeuralCollapseCallback(_Callback):
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
         """Attach the hooks where there was no fit to do it."""
         self._attach(pl_module)
+        self._measures_val = trainer.state.fn != "fit" or self._is_due(trainer, "val", self._every)
 
     def on_test_start(self, trainer: Any, pl_module: Any) -> None:
         """Attach the hooks: there was no fit to do it."""
@@ -275,7 +295,7 @@ class NeuralCollapseCallback(_Callback):
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Find the labels."""
-        if self._measures_val(trainer):
+        if self._measures_val:
             with self._harmless(trainer, "A batch of val"):
                 self._begin(batch)
 
@@ -295,7 +315,7 @@ class NeuralCollapseCallback(_Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Add the batch's features."""
-        if self._measures_val(trainer):
+        if self._measures_val:
             stage = _stage("val", dataloader_idx)
             with self._harmless(trainer, f"A batch of {stage}"):
                 self._commit_frozen_weights(stage)
@@ -314,7 +334,7 @@ class NeuralCollapseCallback(_Callback):
 
     def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Log the measures of each validation loader."""
-        if self._measures_val(trainer) and not trainer.sanity_checking:
+        if self._measures_val and not trainer.sanity_checking:
             for stage in _stages("val", trainer.num_val_batches):
                 self._finish(trainer, pl_module, stage)
 
@@ -327,57 +347,72 @@ class NeuralCollapseCallback(_Callback):
 
     def _begin(self, batch: Any) -> None:
         assert self._capture is not None
-        self._labels = None
-        self._capture.begin(None)
+        self._labels = self._kept_for = None
+        self._capture.take()
         self._labels = find_target(batch, self._target)
-        self._capture.begin(self._labels.shape)
+        if self._labels is not None:
+            self._capture.begin(self._labels.shape)
 
     def _check_first_forward(self) -> None:
         """Raise what is wrong with the settings while the weights are still untouched."""
-        capture = self._capture
-        if capture is None or self._labels is None:
+        if self._capture is None or self._labels is None:
             return
-        if capture.latest is None:
+        self._require_a_forward()
+        if self._capture.counted is not None:
+            self._recorder(ONLINE).check(self._capture.counted, self._labels, self._num_rows())
+
+    def _require_a_forward(self) -> None:
+        capture = self._capture
+        if capture is not None and self._labels is not None and not capture.has_fired:
             raise RuntimeError(capture.explain_silence())
-        self._recorder(ONLINE).check(capture.latest, self._labels, self._num_rows())
 
     def _keep_classifier(self, stage: str) -> None:
         """Copy the classifier, once per forward: a later optimizer step changes it."""
         assert self._capture is not None
-        latest, parameters = self._capture.latest, self._capture.weight_and_bias()
-        if latest is not None and latest is not self._kept_for and parameters is not None:
+        counted, parameters = self._capture.counted, self._capture.weight_and_bias()
+        if counted is not None and counted is not self._kept_for and parameters is not None:
             self._recorder(stage).keep_classifier(*parameters)
-            self._kept_for = latest
+            self._kept_for = counted
 
     def _commit_frozen_weights(self, stage: str) -> None:
         """Add a forward of a stage in which the weights stand still: they are copied once."""
-        assert self._capture is not None
-        if self._capture.latest is None and not self._capture.has_fired:
-            raise RuntimeError(self._capture.explain_silence())
+        self._require_a_forward()
         if not self._recorder(stage).keeps_classifier:
             self._keep_classifier(stage)
         self._commit(stage)
 
     def _commit(self, stage: str) -> None:
-        assert self._capture is not None
-        labels, chosen_before = self._labels, self._capture.classifier_name
-        forwards: list[Forward] = self._capture.take()
+        capture, labels = self._capture, self._labels
+        assert capture is not None
+        chosen_before, num_forwards = capture.classifier_name, capture.num_forwards
+        forwards: list[Forward] = capture.take()
         self._labels = self._kept_for = None
         if forwards and chosen_before is None:
             rank_zero_info(
-                f"NeuralCollapseCallback measures the input of {self._capture.classifier_name!r}, "
-                f"{self._capture.classifier}. Set `classifier` to choose another layer."
+                f"NeuralCollapseCallback measures the input of {capture.classifier_name!r}, "
+                f"{capture.classifier}. Set `classifier` to choose another layer."
             )
         if labels is not None:
             for forward in forwards:
                 self._recorder(stage).add(forward, labels, self._num_rows())
-        if stage == ONLINE and self._capture.after_dropout:
+        if num_forwards > 1 and chosen_before is not None:
+            self._tell_several_forwards(num_forwards)
+        if stage == ONLINE and capture.after_dropout:
             self._say(
                 "dropout",
                 "Active Dropout directly precedes the feature, the input of "
-                f"{self._capture.classifier_name!r}: the noise that it adds counts as within-class "
+                f"{capture.classifier_name!r}: the noise that it adds counts as within-class "
                 f"variability in {ONLINE}. For the features that the network decides by, look at "
                 "val, or at train with frozen_every_n_epochs.",
+            )
+
+    def _tell_several_forwards(self, num_forwards: int) -> None:
+        if self._capture_settings["forwards"] == "last":
+            self._say(
+                "several forwards",
+                f"{num_forwards} forwards of the classifier ran in one step, and the last one is "
+                "measured with the batch's labels. Set forwards to 'first' or 'all' if others of "
+                "them belong to the labels.",
             )
 
     def _num_rows(self) -> int:
@@ -398,13 +433,22 @@ class NeuralCollapseCallback(_Callback):
         for stage in stages:
             self._recorder(stage).reset()
 
-    def _measures_online(self, trainer: Any) -> bool:
-        return self._online and self._capture is not None and _due(trainer, self._every)
+    def _start_epoch(self, trainer: Any) -> None:
+        self._reset(ONLINE)
+        self._measures_online = self._online and self._is_due(trainer, ONLINE, self._every)
 
-    def _measures_val(self, trainer: Any) -> bool:
-        return self._capture is not None and (trainer.state.fn != "fit" or _due(trainer, self._every))
+    def _is_due(self, trainer: Any, stage: str, every: int) -> bool:
+        """The first time, every so many epochs, and in the last epoch where it is known to be that."""
+        epoch, before = trainer.current_epoch, self._measured_in.get(stage)
+        is_last = (
+            epoch + 1 == trainer.max_epochs
+            or trainer.should_stop
+            or 0 <= trainer.max_steps <= trainer.global_step
+        )
+        return before is None or before == epoch or epoch - before >= every or is_last
 
     def _run_frozen_pass(self, trainer: Any, pl_module: Any, max_batches: int | None = None) -> None:
+        self._reset(FROZEN)
         loader = frozen_loader(
             trainer.train_dataloader,
             trainer.num_training_batches,
@@ -419,7 +463,6 @@ class NeuralCollapseCallback(_Callback):
                 f"The frozen pass measures as many batches as training runs, "
                 f"{trainer.num_training_batches} of {full} (limit_train_batches, overfit_batches).",
             )
-        self._reset(FROZEN)
         frozen_pass(
             trainer,
             pl_module,
@@ -432,11 +475,13 @@ class NeuralCollapseCallback(_Callback):
 
     def _finish(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Compute and log the values of a stage: on every rank, whatever its data."""
+        if not trainer.sanity_checking:
+            self._measured_in[stage] = trainer.current_epoch
         distributed = trainer.world_size > 1
         recorded = self._recorder(stage).close(trainer.strategy.root_device, distributed)
         for kind, text in recorded.notices.items():
             if trainer.is_global_zero:
-                self._say(f"{stage}: {kind}", f"Stage {stage}: {text}")
+                self._say(f"{stage}: {kind}", f"Stage {stage}: {text}{self._doubt(kind)}")
         values = {self._key(key, stage): value for key, value in recorded.values.items()}
         if distributed:
             spare_second_sync(trainer, values)
@@ -470,6 +515,17 @@ class NeuralCollapseCallback(_Callback):
 
     # Talking
 
+    def _doubt(self, kind: str) -> str:
+        """Where the classes do not fit, the layer that was chosen may be the wrong one."""
+        automatic = self._capture_settings["classifier"] is None and self._capture is not None
+        if kind not in ("absent", "out_of_range") or not automatic:
+            return ""
+        name = self._capture.classifier_name if self._capture else None
+        return (
+            f" Or is {name!r}, chosen as the last nn.Linear that ran, not the classifier? Set "
+            "`classifier`."
+        )
+
     def _say(self, kind: str, text: str) -> None:
         if kind not in self._said:
             self._said.add(kind)
@@ -488,12 +544,6 @@ class NeuralCollapseCallback(_Callback):
                 f"{what} could not be measured and is left out; training goes on. This is said "
                 f"once.\n{traceback.format_exc()}",
             )
-
-
-def _due(trainer: Any, every: int) -> bool:
-    """The first epoch, every so many, and the last one."""
-    epoch = trainer.current_epoch
-    return epoch % every == 0 or epoch + 1 == trainer.max_epochs
 
 
 def _stage(name: str, dataloader_idx: int) -> str:

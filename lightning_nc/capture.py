@@ -86,31 +86,41 @@ class Capture:
         self._pools = _find_layers(self._modules, layers, pool)
         self.classifier_name = classifier
         self._label_shape: torch.Size | None = None
+        self._open = False
         self._current = Forward()
         self._finished: list[Forward] = []
+        self._num_forwards = 0
         self._has_fired = False
         self._dropped: Tensor | None = None
-        self._after_dropout: set[str] = set()
+        self._dropout_handles: list[torch.utils.hooks.RemovableHandle] = []
+        self._after_dropout = False
 
     def attach(self) -> None:
         """Register the hooks; a second call changes nothing."""
         if self._handles:
             return
         for name, module in self._candidates.items():
-            self._handles.append(module.register_forward_pre_hook(self._input_hook(name)))
-            self._handles.append(module.register_forward_hook(self._output_hook(name)))
+            hooks = _Hook(self, name, Capture._keep_input), _Hook(self, name, Capture._keep_decisions)
+            self._handles.append(module.register_forward_pre_hook(hooks[0]))
+            self._handles.append(module.register_forward_hook(hooks[1]))
         for name in self._pools:
-            self._handles.append(self._modules[name].register_forward_hook(self._layer_hook(name)))
-        for module in self._modules.values():
+            hook = _Hook(self, name, Capture._keep_pooled)
+            self._handles.append(self._modules[name].register_forward_hook(hook))
+
+    def watch_dropout(self) -> None:
+        """For the batch that has begun: notice whether active Dropout directly precedes a feature."""
+        # for one batch only: torch gives up fused kernels where a Dropout has hooks
+        for name, module in self._modules.items():
             if isinstance(module, nn.modules.dropout._DropoutNd):
-                self._handles.append(module.register_forward_hook(self._dropout_hook))
+                hook = _Hook(self, name, Capture._note_dropout)
+                self._dropout_handles.append(module.register_forward_hook(hook))
 
     def detach(self) -> None:
         """Remove all hooks and let go of what they hold; a second call changes nothing."""
-        for handle in self._handles:
+        for handle in (*self._handles, *self._dropout_handles):
             handle.remove()
         self._handles.clear()
-        self.begin(None)
+        self._close()
 
     @property
     def layer_names(self) -> tuple[str, ...]:
@@ -118,9 +128,11 @@ class Capture:
         return tuple(self._pools)
 
     @property
-    def latest(self) -> Forward | None:
-        """The last forward since :meth:`begin`, or None."""
-        return self._finished[-1] if self._finished else None
+    def counted(self) -> Forward | None:
+        """The forward of this batch that counts so far (with "all": the last), or None."""
+        if not self._finished:
+            return None
+        return self._finished[0 if self._policy == "first" else -1]
 
     @property
     def has_fired(self) -> bool:
@@ -132,16 +144,15 @@ class Capture:
         """The last linear layer; None before the first forward has shown which it is."""
         return None if self.classifier_name is None else self._candidates[self.classifier_name]
 
-    def begin(self, label_shape: torch.Size | None) -> None:
-        """Start a batch, and forget what an unfinished one has left.
+    def begin(self, label_shape: torch.Size) -> None:
+        """Start a batch: until it is taken, the hooks keep what comes by.
 
         Args:
             label_shape: Shape of the batch's labels, by which token-level features are told.
         """
+        self._close()
+        self._open = True
         self._label_shape = label_shape
-        self._current = Forward()
-        self._finished = []
-        self._dropped = None
 
     def take(self) -> list[Forward]:
         """The forwards of this batch that count, and forget them.
@@ -150,33 +161,49 @@ class Capture:
             None, one, or with ``forwards="all"`` several.
         """
         finished = self._finished
-        self.begin(None)
+        self._close()
         if finished and self.classifier_name is None:
             self._settle(finished[-1].name)
         counted = [forward for forward in finished if forward.name == self.classifier_name]
         return {"first": counted[:1], "last": counted[-1:], "all": counted}[self._policy]
 
+    def _close(self) -> None:
+        self._open = False
+        self._current = Forward()
+        self._finished = []
+        self._num_forwards = 0
+        self._dropped = None
+        for handle in self._dropout_handles:
+            handle.remove()
+        self._dropout_handles.clear()
+
     def weight_and_bias(self) -> tuple[Tensor, Tensor | None] | None:
         """The classifier's parameters as they are now, not copied; None before the first forward."""
         name = self.classifier_name
         if name is None:
-            if self.latest is None:
+            if self.counted is None:
                 return None
-            name = self.latest.name
+            name = self.counted.name
         module = self._candidates[name]
         return module.weight, module.bias
 
     @property
     def after_dropout(self) -> bool:
         """Whether active Dropout directly precedes the classifier."""
-        return self.classifier_name in self._after_dropout
+        return self._after_dropout
+
+    @property
+    def num_forwards(self) -> int:
+        """Forwards of the classifier in this batch so far, those that do not count included."""
+        return self._num_forwards
 
     def explain_silence(self) -> str:
         """Why no forward may have been seen, and what to do."""
         name = f"{self.classifier_name!r}" if self.classifier_name else "any nn.Linear"
         return (
             f"Expected the forward of {name} to run in a step, but its hook never fired. Is it "
-            "unused, or applied as a function (F.linear with its weight)? Was the network compiled "
+            "unused, applied as a function (F.linear with its weight), or called with its input as a "
+            "keyword? Was the network compiled "
             "and run before the Trainer started (set "
             "torch._dynamo.config.skip_nnmodule_hook_guards = False before compiling)? Give the "
             "dotted path of the layer that runs as `classifier`."
@@ -189,52 +216,45 @@ class Capture:
         self._candidates = {name: self._candidates[name]}
         self.attach()
 
-    def _input_hook(self, name: str) -> Callable[..., None]:
-        def keep_input(module: nn.Module, args: tuple[Any, ...]) -> None:
-            if _recomputing() or not args:
-                return
-            self._current.name = name
-            self._current.features = args[0].detach()
-            self._look_for_dropout(args[0])
-
-        return keep_input
-
-    def _output_hook(self, name: str) -> Callable[..., None]:
-        def keep_decisions(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-            if _recomputing() or self._current.name != name:
-                return
-            # the decisions only: logits of many classes are large, and may be changed in place
-            self._current.predicted = decide(output.detach())
-            self._finish_forward()
-
-        return keep_decisions
-
-    def _layer_hook(self, name: str) -> Callable[..., None]:
-        def keep_pooled(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            if not _recomputing():
-                x = output[0] if isinstance(output, tuple | list) else output
-                # pooled now: the next module may change the output in place
-                self._current.layers[name] = self._pooled(name, x.detach())
-
-        return keep_pooled
-
-    def _dropout_hook(self, module: Any, args: tuple[Any, ...], output: Tensor) -> None:
-        if module.training and module.p > 0 and not torch.compiler.is_compiling():
-            self._dropped = output
-
-    def _look_for_dropout(self, feature: Tensor) -> None:
-        if self._dropped is None or torch.compiler.is_compiling():
+    def _keep_input(self, name: str, args: tuple[Any, ...], output: Any = None) -> None:
+        if not args or args[0].is_nested:  # nested: inside torch's own encoder layers
             return
-        # the same memory: reshaping between the two does not hide it
-        if feature.untyped_storage().data_ptr() == self._dropped.untyped_storage().data_ptr():
-            self._after_dropout.add(self._current.name)
+        x = args[0].detach()
+        # without a graph, nothing keeps the network from changing it in place afterwards
+        self._current.features = x if torch.is_grad_enabled() else x.clone()
+        self._current.name = name
+        if self._dropped is not None:
+            # the same memory, still held here: reshaping between the two does not hide it
+            memory = self._dropped.untyped_storage().data_ptr()
+            self._after_dropout = args[0].untyped_storage().data_ptr() == memory
 
-    def _finish_forward(self) -> None:
+    def _keep_decisions(self, name: str, args: tuple[Any, ...], output: Any) -> None:
+        if self._current.name != name or self._current.features is None:
+            return
+        settled = self.classifier_name is not None
+        # the decisions only: logits of many classes are large, and may be changed in place
+        self._current.predicted = decide(output.detach())
         self._has_fired = True
+        self._num_forwards += 1
         # only the forwards that can count are held; which layer counts is open in the first batch
-        replaces = self._policy == "last" and self.classifier_name is not None
+        replaces = self._policy == "last" and settled
         self._finished = [self._current] if replaces else [*self._finished, self._current]
-        self._current = Forward(layers=dict(self._current.layers))
+        self._current = Forward(layers={} if settled else dict(self._current.layers))
+
+    def _keep_pooled(self, name: str, args: tuple[Any, ...], output: Any) -> None:
+        x = output[0] if isinstance(output, tuple | list) else output
+        if not isinstance(x, Tensor):
+            raise ValueError(
+                f"Expected layer {name!r} to put out a tensor, or a tuple that begins with one, but "
+                f"got a {type(output).__name__}. Name a layer inside it."
+            )
+        # pooled now: the next module may change the output in place
+        self._current.layers[name] = self._pooled(name, x.detach())
+
+    def _note_dropout(self, name: str, args: tuple[Any, ...], output: Any) -> None:
+        module: Any = self._modules[name]
+        if module.training and module.p > 0 and not torch.compiler.is_compiling():
+            self._dropped = output.detach()
 
     def _pooled(self, name: str, x: Tensor) -> Tensor:
         if x.ndim <= 2:
@@ -247,7 +267,39 @@ class Capture:
         return rows.clone() if rows._is_view() else rows
 
 
-def find_target(batch: Any, where: str | int | Callable[[Any], Any] | None = None) -> Tensor:
+class _Hook:
+    """A hook on one module, that copies and pickles of the module leave behind."""
+
+    def __init__(
+        self,
+        capture: Capture,
+        name: str,
+        keep: Callable[[Capture, str, tuple[Any, ...], Any], None],
+    ) -> None:
+        self._capture = capture
+        self._name = name
+        self._keep = keep
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any = None) -> None:
+        if self._capture._open and not _recomputing():
+            self._keep(self._capture, self._name, args, output)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Callable[..., None]:
+        return _no_hook
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _get_no_hook, ()
+
+
+def _no_hook(module: nn.Module, args: tuple[Any, ...], output: Any = None) -> None:
+    """What a hook becomes in a copy of its module: a teacher's features are not the student's."""
+
+
+def _get_no_hook() -> Callable[..., None]:
+    return _no_hook
+
+
+def find_target(batch: Any, where: str | int | Callable[[Any], Any] | None = None) -> Tensor | None:
     """The labels in a batch.
 
     Args:
@@ -256,7 +308,7 @@ def find_target(batch: Any, where: str | int | Callable[[Any], Any] | None = Non
             None: the second item of a sequence, or a key or attribute in :data:`TARGET_NAMES`.
 
     Returns:
-        The labels as a tensor.
+        The labels as a tensor; None if a function says that this batch has none.
 
     Raises:
         ValueError: If there are none at that place.
@@ -271,6 +323,8 @@ def find_target(batch: Any, where: str | int | Callable[[Any], Any] | None = Non
         found = _usual_target(batch)
     elif callable(where):
         found = where(batch)
+        if found is None:
+            return None
     else:
         found = _look_up(batch, where)
     if not isinstance(found, Tensor):
@@ -278,7 +332,7 @@ def find_target(batch: Any, where: str | int | Callable[[Any], Any] | None = Non
             f"Expected labels as a tensor in the batch, but got {_describe(batch)}"
             + ("" if where is None else f", where target={where!r} gives {_describe(found)}")
             + ". Set target to a position (1), a key or attribute ('label'), or the dotted path of "
-            "a function that takes the batch and returns the labels."
+            "a function that takes the batch and returns the labels, or None for a batch without."
         )
     return found
 
@@ -340,11 +394,14 @@ def _find_classifiers(modules: Mapping[str, nn.Module], classifier: str | None) 
 def _find_layers(
     modules: Mapping[str, nn.Module], layers: Sequence[str] | Mapping[str, str], pool: str
 ) -> dict[str, str]:
+    if isinstance(layers, str):
+        raise ValueError(f"Expected a list of layers, but got the string {layers!r}: [{layers!r}]?")
     wanted = dict(layers) if isinstance(layers, Mapping) else dict.fromkeys(layers, pool)
     found: dict[str, str] = {}
-    for pattern, its_pool in wanted.items():
+    for its_pool in (pool, *wanted.values()):
         if its_pool not in (*POOLS, "auto"):
-            import_function(its_pool, "pool")
+            _check_pool(its_pool)
+    for pattern, its_pool in wanted.items():
         names = fnmatch.filter([name for name in modules if name], pattern)
         if not names:
             _require_path(modules, pattern, "layers")
@@ -352,12 +409,22 @@ def _find_layers(
     return found
 
 
+def _check_pool(pool: str) -> None:
+    if "." not in pool:
+        raise ValueError(
+            f"Expected pool to be 'auto', one of {', '.join(POOLS)}, or the dotted path of a function, "
+            f"but got {pool!r}."
+        )
+    import_function(pool, "pool")
+
+
 def _require_path(modules: Mapping[str, nn.Module], path: str, argument: str) -> None:
     if path in modules and path:
         return
     names = [name for name in modules if name]
     near = get_close_matches(path, names, n=3, cutoff=0.5)
-    listed = near or names[:8]
+    linear = [name for name in names if isinstance(modules[name], nn.Linear)]
+    listed = near or (linear if argument == "classifier" else names)[:8]
     raise ValueError(
         f"Expected {argument} to be the dotted path of a submodule, but there is no {path!r}. "
         + ("Did you mean " if near else "There are ")
@@ -381,5 +448,10 @@ def _choose_pool(name: str, module: nn.Module, x: Tensor, label_shape: torch.Siz
 
 
 def _recomputing() -> bool:
-    """True inside backward, where activation checkpointing runs the forward once more."""
-    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
+    """True in a forward that is not the step's own: in backward (checkpointing), or under vmap."""
+    if torch.compiler.is_compiling():
+        return False
+    return (
+        torch._C._current_graph_task_id() != -1
+        or torch._C._functorch.peek_interpreter_stack() is not None
+    )

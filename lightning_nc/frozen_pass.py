@@ -191,7 +191,7 @@ def _forward(pl_module: Any, batch: Any) -> Any:
         elif isinstance(batch, Sequence) and len(batch) > 1:
             return pl_module(batch[0])
         return pl_module(batch)
-    except (TypeError, NotImplementedError) as error:
+    except (TypeError, ValueError, LookupError, AttributeError, NotImplementedError) as error:
         raise ValueError(
             f"Expected the forward of {type(pl_module).__name__} to run on the inputs of a training "
             f"batch (a sequence's first item, a mapping's items by parameter name, else the batch), "
@@ -204,7 +204,7 @@ def _forward(pl_module: Any, batch: Any) -> Any:
 @contextmanager
 def _buffers_of_rank_zero(module: nn.Module, world_size: int) -> Iterator[None]:
     """The network that is saved and used: DDP lets each rank's BatchNorm statistics drift apart."""
-    buffers = list(module.buffers()) if world_size > 1 else []
+    buffers = [b for b in module.buffers() if world_size > 1 and 0 not in b.stride()]
     if not buffers:
         yield
         return

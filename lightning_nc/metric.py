@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _SAMPLE_BYTES = 64 * 2**20
 # a sum of this many float32 products keeps the error below 1e-6, also over 100,000 batches
-_BATCHES_PER_FOLD = 16
+_PRODUCTS_PER_FOLD = 16
 
 
 class NeuralCollapse(Metric):
@@ -117,7 +117,8 @@ class NeuralCollapse(Metric):
         self._reservoir = Reservoir(capacity, seed)
         self._classifier: LinearClassifier | None = None
         self._knows_predictions = False
-        self._unfolded_batches = 0
+        self._labels_are_whole = False
+        self._unfolded_products = 0
         self._merged: Accumulated | None = None
         self._scratch = Scratch()
         self._said: set[str] = set()
@@ -210,12 +211,13 @@ class NeuralCollapse(Metric):
                 f"{tuple(target.shape)}. {likely}"
             )
         y = target.detach().reshape(-1)
-        if y.is_floating_point() and self._update_count <= 1 and not _whole(y):
+        if y.is_floating_point() and not self._labels_are_whole and not _whole(y):
             raise ValueError(
                 "Expected integer class labels, but got floats that are not whole numbers, such as "
                 f"{_first_fraction(y)}. Are these soft labels (mixup?) or regression targets? Pass "
                 "hard labels, in the callback by a `target` function."
             )
+        self._labels_are_whole = True
         return h, y
 
     def compute(self) -> dict[str, Float[Tensor, ""]]:
@@ -351,7 +353,7 @@ class NeuralCollapse(Metric):
         self._is_synced = False
         self._classifier = None
         self._knows_predictions = False
-        self._unfolded_batches = 0
+        self._unfolded_products = 0
         self._reservoir.reset()
         with torch.inference_mode(False), torch.no_grad():
             self._leave_inference_mode()
@@ -446,9 +448,6 @@ class NeuralCollapse(Metric):
     ) -> None:
         label, valid, left_out = self._select_rows(h, y)
         wide = h.dtype == self.means.dtype
-        if self._unfolded_batches == _BATCHES_PER_FOLD:
-            self._fold()
-        self._unfolded_batches += not wide
         moments = Moments(
             counts=self.counts,
             means=self.means,
@@ -456,7 +455,9 @@ class NeuralCollapse(Metric):
             scatter=self._product_target(wide),
             class_scatter=self.class_scatter if self.class_scatter.numel() else None,
         )
-        add_rows_(moments, h, label, valid, self._scratch)
+        self._unfolded_products += add_rows_(moments, h, label, valid, self._scratch)
+        if self._unfolded_products >= _PRODUCTS_PER_FOLD:
+            self._fold()
         if predicted is None:
             known = correct = torch.zeros_like(valid)
         else:
@@ -539,11 +540,11 @@ class NeuralCollapse(Metric):
 
     def _fold(self) -> None:
         """Move the float32 products into the float64 scatter, before rounding adds up."""
-        if self._unfolded_batches and self.covariance != "none":
+        if self._unfolded_products and self.covariance != "none":
             with torch.inference_mode(False), torch.no_grad():
                 self.scatter += self.scatter_float32
                 self.scatter_float32.zero_()
-        self._unfolded_batches = 0
+        self._unfolded_products = 0
 
 
 def _require_rows(accumulated: Accumulated) -> None:

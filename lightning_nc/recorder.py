@@ -163,6 +163,13 @@ class Recorder:
             where = f"Layer {name!r}: " if name else ""
             for kind, text in notices(accumulated, reasons).items():
                 said[kind + suffix] = where + text
+        silent = [name for name in self._names if name not in found]
+        if silent and found:
+            said["silent"] = (
+                f"Expected the layers {', '.join(map(repr, silent))} to run in each forward before the "
+                "classifier does, but they did not: nothing is logged of them. Are they unused, or "
+                "used after the classifier?"
+            )
         if not values:
             said["empty"] = (
                 "Expected at least one row with a label that counts, but got none: nothing is "

@@ -88,7 +88,7 @@ def add_rows_(
     target: Int[Tensor, " B"],
     valid: Bool[Tensor, " B"],
     scratch: Scratch | None = None,
-) -> None:
+) -> int:
     """Add a batch to the running moments, in place.
 
     Args:
@@ -97,11 +97,15 @@ def add_rows_(
         target: Labels; those of valid rows lie in [0, C), the others are 0.
         valid: False for the rows to leave out, whatever they hold.
         scratch: Memory to use again in the next batch.
+
+    Returns:
+        How many products were added to the scatter.
     """
     rows = max(1, _CHUNK_ENTRIES // max(1, features.shape[1]))
     scratch = scratch or Scratch()
     for chunk in zip(features.split(rows), target.split(rows), valid.split(rows), strict=True):
         _add_chunk_(moments, *chunk, scratch)
+    return -(-len(features) // rows)
 
 
 def _add_chunk_(

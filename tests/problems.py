@@ -13,7 +13,6 @@ from oracles import reference_measures
 from torch import Tensor
 
 from lightning_nc import LinearClassifier, NeuralCollapse
-from lightning_nc.values import decide
 
 # tensors here are tiny: several threads would only wait for one another
 torch.set_num_threads(1)
@@ -48,7 +47,9 @@ class Problem:
 
     @property
     def predicted(self) -> Tensor:
-        return decide(self.logits)
+        if len(self.weight) == 1:
+            return (self.logits[:, 0] > 0).long()
+        return self.logits.argmax(1)
 
     @property
     def classifier(self) -> LinearClassifier:
@@ -57,12 +58,12 @@ class Problem:
     @cached_property
     def reference(self) -> dict[str, float]:
         """Every measure, by the independent reference."""
-        classifier = self.classifier
-        given = {
-            "predicted": self.predicted.numpy(),
-            "weight": classifier.weight.double().numpy(),
-            "bias": None if classifier.bias is None else classifier.bias.double().numpy(),
-        }
+        weight = self.weight.double().numpy()
+        bias = None if self.bias is None else self.bias.double().numpy()
+        if len(weight) == 1:  # a binary head decides as these two rows
+            weight = np.concatenate([-weight / 2, weight / 2])
+            bias = None if bias is None else np.concatenate([-bias / 2, bias / 2])
+        given = {"predicted": self.predicted.numpy(), "weight": weight, "bias": bias}
         target = self.target.numpy()
         features = self.features.double().numpy()
         values = reference_measures(features, target, self.num_classes, **given)

@@ -22,8 +22,8 @@ class Pool:
 
     Args:
         size: The number of ranks.
-        timeout: Seconds after which a call is given up. Half as long waits a collective, so that a
-            rank whose peers never join says where it stood.
+        timeout: Seconds after which a call is given up. A collective waits half as long, so that a
+            rank whose peers never join tells where it stood.
     """
 
     def __init__(self, size, timeout=60.0):
@@ -137,6 +137,7 @@ def _work(rank, size, port, timeout, pipe):
         os.environ.update(environment)  # Lightning deletes WORLD_SIZE when a Trainer ends
         pipe.send_bytes(_reply(rank, request))
     dist.destroy_process_group()
+    os._exit(0)  # at once: Python would take a second or more to unload torch
 
 
 def _reply(rank, request):

@@ -213,3 +213,88 @@ def test_validation_of_a_network_whose_hook_never_fires_is_refused():
         trainer([NeuralCollapseCallback(classifier="fc")]).validate(
             Functional(), DataLoader(digits(), BATCH), verbose=False
         )
+
+
+class Unhooked(Functional):
+    """Its classifier is applied as a function, by hand or only every other batch."""
+
+
+@pytest.mark.parametrize(("manual", "accumulate"), [(True, 1), (False, 2)])
+def test_a_hook_that_never_fires_is_found_without_an_optimizer_step_per_batch(manual, accumulate):
+    module = Unhooked()
+    module.automatic_optimization = not manual
+    if manual:
+        module.training_step = lambda batch, batch_idx: None
+    settings = {} if manual else {"accumulate_grad_batches": accumulate}
+    with pytest.raises(RuntimeError, match=r"forward of 'fc' .* never fired"):
+        fit(module, [NeuralCollapseCallback(classifier="fc")], num_sanity_val_steps=0, **settings)
+
+
+def failing(statistics):
+    raise KeyError("on purpose")
+
+
+def vector(statistics):
+    return statistics.means
+
+
+def plain_number(statistics):
+    return 0.5
+
+
+def test_a_measure_of_ones_own_cannot_stop_training():
+    own = [f"test_bad_input.{name}" for name in ("failing", "vector", "plain_number")]
+    with pytest.warns(NeuralCollapseWarning) as told:
+        run = fit(Network(), [NeuralCollapseCallback(online=False, measures=own)])
+    texts = " ".join(str(w.message) for w in told)
+    assert "custom/failing is NaN: because it failed: KeyError: 'on purpose'" in texts
+    assert "custom/vector is NaN: because it failed: ValueError: expected a scalar" in texts
+    assert run.callback_metrics["custom/failing/val"].isnan()
+    assert run.callback_metrics["custom/plain_number/val"] == 0.5
+
+
+def test_a_frozen_pass_that_fails_logs_neither_a_part_nor_the_last_one_again():
+    class Breaks(Network):
+        def predict_step(self, batch, batch_idx):
+            if self.current_epoch == 1 and batch_idx == 2:
+                raise RuntimeError("on purpose")
+            return super().predict_step(batch, batch_idx)
+
+    callback = NeuralCollapseCallback(online=False, frozen_every_n_epochs=1, inference="predict_step")
+    with pytest.warns(NeuralCollapseWarning) as told:
+        fit(Breaks(), [callback], max_epochs=3)
+    texts = [str(w.message) for w in told if issubclass(w.category, NeuralCollapseWarning)]
+    assert len(texts) == 1
+    assert texts[0].startswith("The frozen pass could not be measured")
+    rows = callback.history["nc0/num_samples/train"]
+    assert [(entry.epoch, entry.value) for entry in rows] == [(0, ROWS), (2, ROWS)]
+
+
+def test_layers_that_do_not_run_before_the_classifier_are_said():
+    module = Network()
+    module.unused = nn.Linear(3, 3)
+    with pytest.warns(NeuralCollapseWarning, match=r"Expected the layers 'unused', 'fc' to run"):
+        run = fit(module, [NeuralCollapseCallback(online=False, layers=["neck", "unused", "fc"],
+                                                  classifier="fc")])  # fmt: skip
+    assert "nc1/cdnv/val/neck" in run.callback_metrics
+
+
+def test_a_layer_that_was_chosen_by_itself_is_doubted_where_the_classes_do_not_fit():
+    class Extra(Network):
+        def __init__(self):
+            super().__init__()
+            self.aux = nn.Linear(16, 12)
+
+        def forward(self, x):
+            h = self.features(x)
+            logits = self.fc(h)
+            self.aux(h)
+            return logits
+
+        def validation_step(self, batch, batch_idx):
+            self(batch[0])
+
+    with pytest.warns(
+        NeuralCollapseWarning, match="Or is 'aux', chosen as the last nn.Linear that ran"
+    ):
+        fit(Extra(), [NeuralCollapseCallback(online=False)])

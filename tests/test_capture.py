@@ -135,11 +135,16 @@ def test_a_mapping_gives_each_layer_its_pool():
     ("settings", "text"),
     [
         ({"classifier": "haed"}, r"submodule, but there is no 'haed'\. Did you mean 'head'\?"),
-        ({"classifier": "backbone"}, r"no 'backbone'\. There are 'body', 'body\.0'"),
+        ({"classifier": "backbone"}, r"no 'backbone'\. There are 'body\.0', 'head'"),
         ({"classifier": "body"}, r"'body' to be an nn\.Linear, but it is a Sequential\. .*body\.0\?"),
         ({"classifier": "body.1"}, r"to be an nn\.Linear, but it is a ReLU\."),
         ({"layers": ["bdy"]}, r"layers to be the dotted path .* no 'bdy'\. Did you mean 'body'"),
-        ({"layers": ["body"], "pool": "avg"}, r"pool to name a function that can be imported"),
+        (
+            {"layers": ["body"], "pool": "avg"},
+            r"pool to be 'auto', one of spatial_mean.* but got 'avg'",
+        ),
+        ({"pool": "no.where"}, r"pool to name a function that can be imported"),
+        ({"layers": "body"}, r"a list of layers, but got the string 'body': \['body'\]\?"),
         ({"forwards": "middle"}, r"forwards to be one of .* but got 'middle'"),
     ],
 )

@@ -122,7 +122,8 @@ def ncc_accuracy(decisions: Decisions) -> Float[Tensor, ""]:
     r"""NC4: accuracy of the nearest class center, :math:`\operatorname{Avg}_i [\operatorname{argmin}_c \|h_i - \mu_c\| = y_i]`.
 
     The network's own at collapse. Exact while the sample holds all rows; else an unbiased estimate
-    with the standard error :math:`\sqrt{p(1-p)/R}`, at most 0.006 for R = 8,192 rows. Range
+    with the standard error :math:`\sqrt{p(1-p)/R}`, at most 0.006 for R = 8,192 rows that count (rows
+    with an ignored label take places in the sample as well). Range
     ``[0, 1]``.
 
     Args:
@@ -154,7 +155,8 @@ def ncc_mismatch(decisions: Decisions) -> Float[Tensor, ""]:
 
     The decisions are those that the network made, not recomputed from W and b. Exact while the
     sample holds all rows; else an unbiased estimate with the standard error :math:`\sqrt{p(1-p)/R}`,
-    at most 0.006 for R = 8,192 rows. Range ``[0, 1]``, 0 at collapse.
+    at most 0.006 for R = 8,192 rows that count (rows with an ignored label take places as well). Range
+    ``[0, 1]``, 0 at collapse.
 
     Args:
         decisions: Counted decisions.

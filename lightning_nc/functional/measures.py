@@ -255,6 +255,9 @@ def select(names: Iterable[str]) -> tuple[Measure, ...]:
         >>> [measure.key for measure in select(["nc4/*", "nc1/cdnv"])]
         ['nc1/cdnv', 'nc4/ncc_mismatch', 'nc4/ncc_accuracy']
     """
+    names = [names] if isinstance(names, str) else list(names)
+    if not names:
+        raise ValueError("Expected at least one measure, but got none. Use ['default'].")
     chosen: dict[str, Measure] = {}
     for name in names:
         if name == "default":
@@ -314,13 +317,16 @@ def evaluate(
             )
             continue
         try:
-            value = measure.function(*inputs).to(statistics.means.dtype)
+            value = _scalar(measure.function(*inputs), statistics.means)
         except UndefinedMeasure as undefined:
             reasons[measure.key] = str(undefined)
             continue
-        except torch.linalg.LinAlgError as failure:
+        except Exception as failure:
+            # of ours a decomposition can fail to converge; a user's function can do anything
+            if not (measure.key.startswith("custom/") or isinstance(failure, torch.linalg.LinAlgError)):
+                raise
             value = torch.full_like(statistics.within_trace, torch.nan)
-            reasons[measure.key] = f"NaN, because a decomposition failed: {failure}"
+            reasons[measure.key] = f"NaN, because it failed: {type(failure).__name__}: {failure}"
         if not bool(value.isfinite()):
             value = torch.full_like(value, torch.nan)
             reasons.setdefault(
@@ -328,6 +334,13 @@ def evaluate(
             )
         values[measure.key] = value
     return values, reasons
+
+
+def _scalar(value: Tensor | float, like: Tensor) -> Float[Tensor, ""]:
+    scalar = torch.as_tensor(value, dtype=like.dtype, device=like.device)
+    if scalar.ndim:
+        raise ValueError(f"expected a scalar, but got a tensor of shape {tuple(scalar.shape)}")
+    return scalar
 
 
 def _from_function(path: str) -> Measure:

@@ -209,8 +209,11 @@ def cdnv(statistics: ClassStatistics) -> Float[Tensor, ""]:
     frame = statistics.frame
     variances = (statistics.sums_of_squares / statistics.counts)[frame.sampled]
     squares = frame.gram.diagonal()
-    distances = squares[:, None] + squares - 2 * frame.gram
-    ratios = (variances[:, None] + variances) / (2 * distances.clamp(min=0))
+    sums = squares[:, None] + squares
+    distances = sums - 2 * frame.gram
+    # below this lies what rounding makes: the two means coincide
+    coincide = distances < 16 * torch.finfo(sums.dtype).eps * sums
+    ratios = (variances[:, None] + variances) / (2 * distances.masked_fill(coincide, 0))
     pairs = ~torch.eye(len(ratios), dtype=torch.bool, device=ratios.device)
     return ratios[pairs].mean()
 
