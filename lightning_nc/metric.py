@@ -333,6 +333,7 @@ class NeuralCollapse(Metric):
         mine, other = self.accumulated(), incoming_state.accumulated()
         joined = mine.statistics.merge(other.statistics.to(self.device))
         with torch.inference_mode(False), torch.no_grad():
+            self._leave_inference_mode()
             self.counts.copy_(joined.counts)
             self.means.copy_(joined.means)
             self.sums_of_squares.copy_(joined.sums_of_squares)
@@ -366,11 +367,13 @@ class NeuralCollapse(Metric):
     ) -> dict[str, Any]:
         """The states that were made persistent; none by default."""
         self._fold()
-        self.rows_seen.fill_(self._reservoir.seen)
+        self.rows_seen = torch.full_like(self.rows_seen, self._reservoir.seen)
         return super().state_dict(destination, prefix, keep_vars)
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
+        for name in self._defaults:  # updates happen in place: not in the checkpoint's own tensors
+            setattr(self, name, getattr(self, name).clone())
         self._reservoir.seen = int(self.rows_seen)
         self._knows_predictions = bool((self.sample_predicted >= 0).any())
         self._update_count = max(self._update_count, self._reservoir.seen > 0)
@@ -542,6 +545,7 @@ class NeuralCollapse(Metric):
         """Move the float32 products into the float64 scatter, before rounding adds up."""
         if self._unfolded_products and self.covariance != "none":
             with torch.inference_mode(False), torch.no_grad():
+                self._leave_inference_mode()
                 self.scatter += self.scatter_float32
                 self.scatter_float32.zero_()
         self._unfolded_products = 0

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from lightning_nc.values import Accumulated, ClassStatistics, Tallies, summarize
@@ -25,6 +26,13 @@ def notices(accumulated: Accumulated, reasons: Mapping[str, str]) -> dict[str, s
         **_about_rows(accumulated.tallies, accumulated.statistics.num_classes),
         **_about_classes(accumulated.statistics),
     }
+    if accumulated.statistics.means.dtype == torch.float32:
+        texts["float32"] = (
+            "This device has no float64: means and scatters are kept in float32, and NC1 loses digits "
+            "near collapse. For exact values there, measure on another device."
+        )
+    if "one_class" in texts:  # says it of all keys
+        reasons = {key: why for key, why in reasons.items() if not why.startswith("needs at least")}
     for reason in dict.fromkeys(reasons.values()):
         keys = [key for key, why in reasons.items() if why == reason]
         fate = "is NaN" if reason.startswith("NaN") else "left out"

@@ -18,7 +18,7 @@ _GRACE = 2.0
 
 
 class Pool:
-    """One process per rank; they start at the first call, and anew after a failure.
+    """One process per rank; they start at the first call, and anew where one has failed alone.
 
     Args:
         size: The number of ranks.
@@ -52,10 +52,11 @@ class Pool:
         except BaseException:
             self._kill()
             raise
-        for _, _, said in replies:
-            for text, category, filename, line in said:
+        self._raise_failures(replies, timeout or self.timeout)
+        for rank in range(self.size):
+            for text, category, filename, line in replies[rank][2]:
                 warnings.warn_explicit(text, category, filename, line)
-        return [result for result, _, _ in replies]
+        return [replies[rank][0] for rank in range(self.size)]
 
     def close(self):
         """End the processes: they leave by themselves when their pipe closes."""
@@ -94,16 +95,22 @@ class Pool:
                 try:
                     replies[rank] = pickle.loads(pipe.recv_bytes())
                 except (EOFError, ConnectionResetError):
-                    replies[rank] = None, "The process has died.", []
+                    replies[rank] = None, f"The process of rank {rank} has died.", []
                 if replies[rank][1]:
                     deadline = min(deadline, time.monotonic() + _GRACE)
-        failed = [f"Rank {rank}: {text}" for rank, (_, text, _) in sorted(replies.items()) if text]
+        return replies
+
+    def _raise_failures(self, replies, timeout):
+        failed = {rank: text for rank, (_, text, _) in sorted(replies.items()) if text}
+        missing = [rank for rank in range(self.size) if rank not in replies]
+        # ranks that have all failed at the same line are still in step
+        in_step = len(failed) in (0, self.size) and len(set(failed.values())) <= 1
+        if missing or not in_step:
+            self._kill()
         if failed:
-            raise RuntimeError("\n".join(failed))
-        missing = sorted(set(range(self.size)) - set(replies))
+            raise RuntimeError("\n".join(f"Rank {rank}: {text}" for rank, text in failed.items()))
         if missing:
             raise TimeoutError(f"Ranks {missing} have not returned within {timeout:g} s.")
-        return [replies[rank] for rank in range(self.size)]
 
     def _kill(self):
         for process in self._processes:

@@ -447,9 +447,6 @@ def inference_copy_saved(given):
         inference_construction,
         inference_forward,
         inference_copy,
-        # BUG: the states of a clone made in inference mode are inference tensors until the next update:
-        # compute, statistics, merge_state (from either side) and state_dict raise "Inplace update to
-        # inference tensor outside InferenceMode", in _fold and in merge_state
         inference_copy_computed,
         inference_copy_merged,
         inference_copy_whole,
@@ -527,7 +524,6 @@ def test_a_loaded_metric_goes_on_and_leaves_the_checkpoint_as_it_is():
     loaded.load_state_dict(saved)
     add(loaded, given, slice(300, None))
     assert_measures(loaded.compute(), given.reference)
-    # BUG: the loaded metric updates the tensors of the dict that it was given, in place
     assert all(torch.equal(saved[name], t) for name, t in before.items() if name != "unshared")
 
 

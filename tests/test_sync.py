@@ -861,6 +861,8 @@ def test_the_frozen_pass_without_validation_measures_the_network_that_is_saved(t
 def test_failure_and_silence_of_a_process_end_in_an_error_and_the_next_call_works():
     pool = Pool(2)
     try:
+        with pytest.raises(RuntimeError, match=r"(?s)Rank 0: .*ZeroDivisionError.*Rank 1: Traceback"):
+            pool.run(operator.truediv, 0)
         with pytest.raises(
             RuntimeError, match=r"(?s)Rank 0: Traceback.*ValueError: math domain error$"
         ):
