@@ -475,6 +475,10 @@ class NeuralCollapseCallback(_Callback):
 
     def _finish(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Compute and log the values of a stage: on every rank, whatever its data."""
+        with self._harmless(trainer, f"Stage {stage}"):
+            self._compute_and_log(trainer, pl_module, stage)
+
+    def _compute_and_log(self, trainer: Any, pl_module: Any, stage: str) -> None:
         if not trainer.sanity_checking:
             self._measured_in[stage] = trainer.current_epoch
         distributed = trainer.world_size > 1

@@ -44,6 +44,9 @@ def merge_ranks(
     Returns:
         The merged states, equal on all ranks but for the sample, which stays each rank's own. None
         where no rank has seen a batch.
+
+    Raises:
+        ValueError: On all ranks, if they differ in their classes or features.
     """
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size(group) == 1:
         return [state and count_own_decisions(state) for state in states]
@@ -76,6 +79,9 @@ def count_own_decisions(state: Accumulated) -> Accumulated:
     return _with_decisions(state, state.statistics)
 
 
+_NO_SIZE = 2**62
+
+
 @dataclass(frozen=True)
 class _Header:
     """What the ranks have agreed on for one module: shapes, and who sends the classifier."""
@@ -92,24 +98,33 @@ def _agree_on_shapes(
     device: torch.device | str,
 ) -> list[_Header]:
     rank, world = dist.get_rank(group), dist.get_world_size(group)
-    # the maximum over the ranks of `world - rank` names the lowest rank
+    # the maximum over the ranks of `world - rank` names the lowest rank, and that of a negative size is
+    # the smallest size, so that ranks that differ find out together, before a collective of two lengths
     rows = [
-        [0, 0, 0, 0]
+        [0, 0, 0, 0, -_NO_SIZE, -_NO_SIZE]
         if state is None
         else [
             state.statistics.num_classes,
             state.statistics.num_features,
             0 if state.classifier is None else world - rank,
             int(state.classifier is not None and state.classifier.bias is not None),
+            -state.statistics.num_classes,
+            -state.statistics.num_features,
         ]
         for state in states
     ]
     header = torch.tensor(rows, dtype=torch.int64, device=device)
     dist.all_reduce(header, op=dist.ReduceOp.MAX, group=group)
-    return [
-        _Header(c, d, world - lead if lead else None, bool(bias))
-        for c, d, lead, bias in header.tolist()
-    ]
+    agreed = []
+    for c, d, lead, bias, least_c, least_d in header.tolist():
+        if c and (c, d) != (-least_c, -least_d):
+            raise ValueError(
+                f"Expected features of one shape on all ranks, but got {-least_c} to {c} classes and "
+                f"{-least_d} to {d} features. Does a layer's width follow the size of its input (pool "
+                "'flatten')?"
+            )
+        agreed.append(_Header(c, d, world - lead if lead else None, bool(bias)))
+    return agreed
 
 
 def _filled(

@@ -21,6 +21,7 @@ from processes import Pool
 from lightning_nc import LinearClassifier, NeuralCollapse
 from lightning_nc.capture import Forward
 from lightning_nc.recorder import HEAD, Recorder
+from lightning_nc.sync import merge_ranks
 
 pytestmark = pytest.mark.ddp
 
@@ -312,6 +313,24 @@ def test_values_follow_updates_after_a_compute_and_a_reset(pool):
     for values, expected in zip(results[0], (half, whole, half), strict=True):
         assert_same_values(values, expected)
     assert half["nc0/num_samples"] < whole["nc0/num_samples"]
+
+
+def merge_widths(rank, widths):
+    metric = NeuralCollapse(3, widths[rank], sync_on_compute=False)
+    metric.update(torch.randn(6, widths[rank]), torch.arange(6) % 3)
+    try:
+        merge_ranks([metric.accumulated()])
+    except ValueError as error:
+        return str(error)
+
+
+def test_ranks_whose_features_differ_in_width_find_out_together(two_processes):
+    said = two_processes.run(merge_widths, [4, 5])
+    assert said[0] == said[1]
+    assert said[0].startswith(
+        "Expected features of one shape on all ranks, but got 3 to 3 classes and 4 to 5"
+    )
+    assert two_processes.run(merge_widths, [4, 4]) == [None, None]
 
 
 def compute_without_rows(rank, batch):
@@ -683,7 +702,7 @@ def test_a_stage_takes_three_all_reduces_of_the_states_size(name, names, covaria
     for calls in pool.run(collectives_of_a_stage, shards, names, covariance):
         assert [call for call, _ in calls] == ["all_reduce"] * 3
         (_, header), (_, first), (_, second) = calls
-        assert header == 8 * 4 * (1 + len(names))
+        assert header == 8 * 6 * (1 + len(names))
         expected = np.sum([rounds(w, covariance) for w in (WIDTH, *(WIDTHS[n] for n in names))], 0)
         assert [first, second] == pytest.approx((8 * expected).tolist(), rel=0.01)
 
@@ -696,7 +715,7 @@ def test_computing_a_metric_takes_three_all_reduces_of_the_states_size(covarianc
     for calls in results:
         assert [call for call, _ in calls] == ["all_reduce"] * 3
         expected = [8 * numbers for numbers in rounds(WIDTH, covariance)]
-        assert [size for _, size in calls] == pytest.approx([8 * 4, *expected], rel=0.01)
+        assert [size for _, size in calls] == pytest.approx([8 * 6, *expected], rel=0.01)
 
 
 # A real Lightning run
