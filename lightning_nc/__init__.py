@@ -5,12 +5,12 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from lightning_nc import functional as functional
+from lightning_nc.history import History as History
 from lightning_nc.metric import NeuralCollapse as NeuralCollapse
 from lightning_nc.notices import NeuralCollapseWarning as NeuralCollapseWarning
 from lightning_nc.values import ClassStatistics as ClassStatistics
 from lightning_nc.values import FeatureSample as FeatureSample
 from lightning_nc.values import Frame as Frame
-from lightning_nc.values import History as History
 from lightning_nc.values import LinearClassifier as LinearClassifier
 
 if TYPE_CHECKING:

@@ -4,6 +4,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from math import nan
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,13 +13,17 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning_utilities.core import rank_zero
 from torch import Tensor
 
-from lightning_nc.capture import Capture, Forward, find_target
 from lightning_nc.frozen_pass import frozen_loader, frozen_pass
 from lightning_nc.functional.measures import select
-from lightning_nc.loggers import spare_second_sync
+from lightning_nc.history import History
+from lightning_nc.loggers import log_now, spare_second_sync
 from lightning_nc.notices import NeuralCollapseWarning
-from lightning_nc.recorder import HEAD, Recorded, Recorder
-from lightning_nc.values import ClassStatistics, History, check_covariance
+from lightning_nc.observation import Observation
+from lightning_nc.recorder import HEAD, Recorded
+from lightning_nc.schedule import Schedule
+from lightning_nc.strategies import doubt, refuse_frozen_pass
+from lightning_nc.sync import OutOfStep
+from lightning_nc.values import ClassStatistics, check_covariance
 
 if TYPE_CHECKING:
     _Callback = _LightningCallback
@@ -58,9 +63,9 @@ class NeuralCollapseCallback(_Callback):
             first), "token_mean" (channels last), "flatten", "first", "last", "tokens" (every position
             a row), or a dotted function. "auto": tokens where the labels have the leading dimensions,
             else by the module's type.
-        target: Where the labels are in a batch: a position, a key or attribute, or a function by
-            dotted path, which returns None for a batch that is not to be measured. None: second item
-            of a sequence; "target", "targets", "label", "labels", "y".
+        target: Where the labels are in a batch: a position, a key or attribute, several of them joined
+            by dots, or a function by dotted path, which returns None for a batch that is not to be
+            measured. None: second item of a sequence; "target", "targets", "label", "labels", "y".
         task: "multiclass" or "binary".
         num_classes: Number of classes. None: the classifier's rows.
         online: Measure the features of the training forwards themselves, at no extra pass; the
@@ -72,6 +77,9 @@ class NeuralCollapseCallback(_Callback):
             module and the batch by dotted path.
         every_n_epochs: How often the other stages are measured; the first epoch always, and the last
             one where it is known beforehand (``max_epochs``).
+        every_n_steps: Measure training in windows of so many optimizer steps in the place of epochs,
+            for runs of few, long epochs. A window may span epochs; the first one ends with the first
+            epoch at the latest, so that there is a value to monitor. None: no windows.
         forwards: Which forward of a step counts when there are several: "first", "last" or "all".
         covariance: "pooled", "per_class" (num_classes times the memory) or "none" (traces only, for
             very wide layers).
@@ -106,6 +114,7 @@ class NeuralCollapseCallback(_Callback):
         frozen_every_n_epochs: int = 0,
         inference: str | Callable[[Any, Any], Any] | None = None,
         every_n_epochs: int = 1,
+        every_n_steps: int | None = None,
         forwards: str = "last",
         covariance: str = "pooled",
         measures: list[str] = ["default"],  # noqa: B006
@@ -118,6 +127,7 @@ class NeuralCollapseCallback(_Callback):
         if task not in TASKS:
             raise ValueError(f"Expected task to be one of {TASKS}, but got {task!r}.")
         _require_at_least("every_n_epochs", every_n_epochs, 1)
+        _require_at_least("every_n_steps", every_n_steps, 1)
         _require_at_least("frozen_every_n_epochs", frozen_every_n_epochs, 0)
         _require_at_least("num_classes", num_classes, 2)
         _require_at_least("max_rows_per_batch", max_rows_per_batch, 1)
@@ -141,7 +151,7 @@ class NeuralCollapseCallback(_Callback):
         self._online = online
         self._frozen_every = frozen_every_n_epochs
         self._inference = inference
-        self._every = every_n_epochs
+        self._schedule = Schedule({FROZEN: frozen_every_n_epochs}, every_n_epochs, every_n_steps)
         self._prefix = prefix
         self._seed = seed
         self.history = History()
@@ -150,12 +160,8 @@ class NeuralCollapseCallback(_Callback):
         self._forget_run()
 
     def _forget_run(self) -> None:
-        self._capture: Capture | None = None
-        self._recorders: dict[str, Recorder] = {}
-        self._labels: Tensor | None = None
-        self._kept_for: Forward | None = None
+        self._observed: Observation | None = None
         self._stepped = False
-        self._measured_in: dict[str, int] = {}
         self._measures_online = self._measures_val = False
 
     @property
@@ -169,12 +175,13 @@ class NeuralCollapseCallback(_Callback):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """The logged history, in primitives."""
-        return {"history": self.history.state_dict()}
+        """The logged history and the epochs of the last measurements, in primitives."""
+        return {"history": self.history.state_dict(), "schedule": self._schedule.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the history of a checkpoint."""
         self.history = History.from_state_dict(state_dict["history"])
+        self._schedule.load_state_dict(state_dict["schedule"])
 
     # Setting up and clearing away
 
@@ -194,54 +201,67 @@ class NeuralCollapseCallback(_Callback):
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Attach the hooks: before the sanity check, and after the tuner has run."""
         self._detach()
-        self._attach(pl_module)
+        if self._frozen_every:
+            refuse_frozen_pass(trainer.strategy)
+        self._attach(trainer, pl_module)
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Remove the hooks."""
         self._detach()
+        self._schedule.forget()
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Remove the hooks: teardown is not called after an exception."""
         self._detach()
+        self._schedule.forget()
 
-    def _attach(self, pl_module: Any) -> Capture:
-        if self._capture is None:
-            self._capture = Capture(pl_module, **self._capture_settings)
-            self._capture.attach()
-        return self._capture
+    def _attach(self, trainer: Any, pl_module: Any) -> None:
+        if self._observed is not None:
+            return
+        doubtful = doubt(trainer.strategy)
+        if doubtful and trainer.is_global_zero:
+            self._say("strategy", doubtful)
+        self._observed = Observation(
+            pl_module, self._target, self._capture_settings, self._recorder_settings,
+            say=self._say, announce=rank_zero_info,
+        )  # fmt: skip
 
     def _detach(self) -> None:
-        if self._capture is not None:
-            self._capture.detach()
+        if self._observed is not None:
+            self._observed.detach()
         self._forget_run()
 
     # Training, measured online
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Check the frozen pass on one batch, before the first optimizer step."""
+        # what a run before this one has logged beyond the step where this one starts is not its past
+        self.history = self.history.until(trainer.global_step)
         self._start_epoch(trainer)
         if self._frozen_every:
             self._run_frozen_pass(trainer, pl_module, max_batches=1)
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         """Start the epoch's statistics."""
-        self._start_epoch(trainer)
+        if not self._schedule.has_windows:
+            self._start_epoch(trainer)
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Find the labels, so that a batch without them is refused before it is trained on."""
         if self._measures_online or not self._stepped:
             with self._harmless(trainer, f"A batch of {ONLINE}"):
-                self._begin(batch)
-                if self._online and not self._stepped and self._capture is not None:
-                    self._capture.watch_dropout()
+                self._watched.begin(batch)
+                if self._online and not self._stepped:
+                    self._watched.capture.watch_dropout()
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
         """Keep the classifier that the features met; before the first step, check the forward."""
         if not self._stepped and pl_module.automatic_optimization:
-            self._check_first_forward()
-            self._stepped = True
+            self._watched.check(ONLINE)
+            self._note_first_step()
         if self._measures_online:
-            self._keep_classifier(ONLINE)
+            with self._harmless(trainer, f"A batch of {ONLINE}"):
+                self._watched.keep_classifier(ONLINE)
 
     def on_train_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
@@ -250,60 +270,71 @@ class NeuralCollapseCallback(_Callback):
         manual = not pl_module.automatic_optimization
         with self._harmless(trainer, f"A batch of {ONLINE}"):
             if not self._stepped and (outputs or manual):
-                self._require_a_forward()
+                self._watched.require_a_forward()
             if self._measures_online:
-                self._keep_classifier(ONLINE)
-                self._commit(ONLINE)
-        if self._capture is not None:
-            self._capture.take()
-        self._stepped = self._stepped or manual
+                self._watched.commit(ONLINE)
+            self._watched.drop()
+        if manual and not self._stepped:
+            self._note_first_step()
+        if self._schedule.ends_window(trainer.global_step) and self._measures_online:
+            self._finish(trainer, pl_module, ONLINE, at_once=True)
+            self._start_epoch(trainer)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Log the epoch's measures, and run the frozen pass where it is due."""
-        if self._measures_online:
+        windows = self._schedule.has_windows
+        if self._measures_online and not (windows and self._schedule.was_measured(ONLINE)):
             self._finish(trainer, pl_module, ONLINE)
-        if self._frozen_every and self._is_due(trainer, FROZEN, self._frozen_every):
+            if windows:
+                self._start_epoch(trainer)
+        if self._frozen_every and self._is_due(trainer, FROZEN):
             complete = False
             with self._harmless(trainer, "The frozen pass"):
                 self._run_frozen_pass(trainer, pl_module)
                 complete = True
             if not complete:
-                self._reset(FROZEN)
-                self._said.add(f"{FROZEN}: empty")
+                self._watched.abandon(FROZEN)
+                self._said.add(f"failed: Stage {FROZEN}")  # this rank has just said it
             self._finish(trainer, pl_module, FROZEN)
+
+    def _note_first_step(self) -> None:
+        """From here on, nothing that goes wrong in measuring is raised."""
+        self._stepped = True
+        self._watched.capture.hold_errors()
 
     # Validation and test
 
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
         """Attach the hooks where there was no fit to do it."""
-        self._attach(pl_module)
-        self._measures_val = trainer.state.fn != "fit" or self._is_due(trainer, "val", self._every)
+        self._attach(trainer, pl_module)
+        self._measures_val = trainer.state.fn != "fit" or self._is_due(trainer, "val")
 
     def on_test_start(self, trainer: Any, pl_module: Any) -> None:
         """Attach the hooks: there was no fit to do it."""
-        self._attach(pl_module)
+        self._attach(trainer, pl_module)
 
     def on_validation_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         """Start the statistics of each validation loader."""
-        self._reset(*_stages("val", trainer.num_val_batches))
+        self._watched.reset(*_stages("val", trainer.num_val_batches))
 
     def on_test_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         """Start the statistics of each test loader."""
-        self._reset(*_stages("test", trainer.num_test_batches))
+        self._watched.reset(*_stages("test", trainer.num_test_batches))
 
     def on_validation_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Find the labels."""
         if self._measures_val:
-            with self._harmless(trainer, "A batch of val"):
-                self._begin(batch)
+            stage = _stage("val", dataloader_idx)
+            with self._harmless(trainer, f"A batch of {stage}"):
+                self._watched.begin(batch, weights_move=False, stage=stage)
 
     def on_test_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Find the labels."""
-        self._begin(batch)
+        self._watched.begin(batch, weights_move=False, stage=_stage("test", dataloader_idx))
 
     def on_validation_batch_end(
         self,
@@ -318,7 +349,7 @@ class NeuralCollapseCallback(_Callback):
         if self._measures_val:
             stage = _stage("val", dataloader_idx)
             with self._harmless(trainer, f"A batch of {stage}"):
-                self._commit_frozen_weights(stage)
+                self._commit(stage)
 
     def on_test_batch_end(
         self,
@@ -330,7 +361,7 @@ class NeuralCollapseCallback(_Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Add the batch's features."""
-        self._commit_frozen_weights(_stage("test", dataloader_idx))
+        self._commit(_stage("test", dataloader_idx))
 
     def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Log the measures of each validation loader."""
@@ -343,112 +374,33 @@ class NeuralCollapseCallback(_Callback):
         for stage in _stages("test", trainer.num_test_batches):
             self._finish(trainer, pl_module, stage)
 
-    # One batch
-
-    def _begin(self, batch: Any) -> None:
-        assert self._capture is not None
-        self._labels = self._kept_for = None
-        self._capture.take()
-        self._labels = find_target(batch, self._target)
-        if self._labels is not None:
-            self._capture.begin(self._labels.shape)
-
-    def _check_first_forward(self) -> None:
-        """Raise what is wrong with the settings while the weights are still untouched."""
-        if self._capture is None or self._labels is None:
-            return
-        self._require_a_forward()
-        if self._capture.counted is not None:
-            self._recorder(ONLINE).check(self._capture.counted, self._labels, self._num_rows())
-
-    def _require_a_forward(self) -> None:
-        capture = self._capture
-        if capture is not None and self._labels is not None and not capture.has_fired:
-            raise RuntimeError(capture.explain_silence())
-
-    def _keep_classifier(self, stage: str) -> None:
-        """Copy the classifier, once per forward: a later optimizer step changes it."""
-        assert self._capture is not None
-        counted, parameters = self._capture.counted, self._capture.weight_and_bias()
-        if counted is not None and counted is not self._kept_for and parameters is not None:
-            self._recorder(stage).keep_classifier(*parameters)
-            self._kept_for = counted
-
-    def _commit_frozen_weights(self, stage: str) -> None:
-        """Add a forward of a stage in which the weights stand still: they are copied once."""
-        self._require_a_forward()
-        if not self._recorder(stage).keeps_classifier:
-            self._keep_classifier(stage)
-        self._commit(stage)
-
     def _commit(self, stage: str) -> None:
-        capture, labels = self._capture, self._labels
-        assert capture is not None
-        chosen_before, num_forwards = capture.classifier_name, capture.num_forwards
-        forwards: list[Forward] = capture.take()
-        self._labels = self._kept_for = None
-        if forwards and chosen_before is None:
-            rank_zero_info(
-                f"NeuralCollapseCallback measures the input of {capture.classifier_name!r}, "
-                f"{capture.classifier}. Set `classifier` to choose another layer."
-            )
-        if labels is not None:
-            for forward in forwards:
-                self._recorder(stage).add(forward, labels, self._num_rows())
-        if num_forwards > 1 and chosen_before is not None:
-            self._tell_several_forwards(num_forwards)
-        if stage == ONLINE and capture.after_dropout:
-            self._say(
-                "dropout",
-                "Active Dropout directly precedes the feature, the input of "
-                f"{capture.classifier_name!r}: the noise that it adds counts as within-class "
-                f"variability in {ONLINE}. For the features that the network decides by, look at "
-                "val, or at train with frozen_every_n_epochs.",
-            )
-
-    def _tell_several_forwards(self, num_forwards: int) -> None:
-        if self._capture_settings["forwards"] == "last":
-            self._say(
-                "several forwards",
-                f"{num_forwards} forwards of the classifier ran in one step, and the last one is "
-                "measured with the batch's labels. Set forwards to 'first' or 'all' if others of "
-                "them belong to the labels.",
-            )
-
-    def _num_rows(self) -> int:
-        assert self._capture is not None
-        parameters = self._capture.weight_and_bias()
-        assert parameters is not None
-        return len(parameters[0])
+        self._watched.require_a_forward()
+        self._watched.commit(stage, weights_move=False)
 
     # One stage
 
-    def _recorder(self, stage: str) -> Recorder:
-        if stage not in self._recorders:
-            layers = self._capture.layer_names if self._capture else ()
-            self._recorders[stage] = Recorder(layers, **self._recorder_settings)
-        return self._recorders[stage]
-
-    def _reset(self, *stages: str) -> None:
-        for stage in stages:
-            self._recorder(stage).reset()
+    @property
+    def _watched(self) -> Observation:
+        assert self._observed is not None
+        return self._observed
 
     def _start_epoch(self, trainer: Any) -> None:
-        self._reset(ONLINE)
-        self._measures_online = self._online and self._is_due(trainer, ONLINE, self._every)
+        self._watched.reset(ONLINE)
+        self._schedule.start_window(trainer.global_step)
+        due = self._schedule.has_windows or self._is_due(trainer, ONLINE)
+        self._measures_online = self._online and due
 
-    def _is_due(self, trainer: Any, stage: str, every: int) -> bool:
-        """The first time, every so many epochs, and in the last epoch where it is known to be that."""
-        epoch, before = trainer.current_epoch, self._measured_in.get(stage)
+    def _is_due(self, trainer: Any, stage: str) -> bool:
         is_last = (
-            epoch + 1 == trainer.max_epochs
+            trainer.current_epoch + 1 == trainer.max_epochs
             or trainer.should_stop
             or 0 <= trainer.max_steps <= trainer.global_step
         )
-        return before is None or before == epoch or epoch - before >= every or is_last
+        return self._schedule.is_due(stage, trainer.current_epoch, is_last)
 
     def _run_frozen_pass(self, trainer: Any, pl_module: Any, max_batches: int | None = None) -> None:
-        self._reset(FROZEN)
+        self._watched.reset(FROZEN)
         loader = frozen_loader(
             trainer.train_dataloader,
             trainer.num_training_batches,
@@ -467,49 +419,64 @@ class NeuralCollapseCallback(_Callback):
             trainer,
             pl_module,
             loader,
-            before=self._begin,
-            after=lambda batch: self._commit_frozen_weights(FROZEN),
+            before=lambda batch: self._watched.begin(batch, weights_move=False, stage=FROZEN),
+            after=lambda batch: self._commit(FROZEN),
             inference=self._inference,
             max_batches=max_batches,
         )
 
-    def _finish(self, trainer: Any, pl_module: Any, stage: str) -> None:
+    def _finish(self, trainer: Any, pl_module: Any, stage: str, at_once: bool = False) -> None:
         """Compute and log the values of a stage: on every rank, whatever its data."""
+        recorded: Recorded | None = None
         with self._harmless(trainer, f"Stage {stage}"):
-            self._compute_and_log(trainer, pl_module, stage)
+            device, distributed = trainer.strategy.root_device, trainer.world_size > 1
+            recorded = self._watched.close(stage, device, distributed)
+        if recorded is not None:
+            for kind, text in recorded.notices.items():
+                if trainer.is_global_zero:
+                    self._say(f"{stage}: {kind}", f"Stage {stage}: {text}{self._doubt(kind)}")
+            values = {self._key(key, stage): value for key, value in recorded.values.items()}
+        else:
+            values = dict.fromkeys(self._keys_of(stage), torch.tensor(nan))
+        self._log(trainer, pl_module, values, at_once)
+        self._remember(trainer, stage, recorded, values)
 
-    def _compute_and_log(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        if not trainer.sanity_checking:
-            self._measured_in[stage] = trainer.current_epoch
-        distributed = trainer.world_size > 1
-        recorded = self._recorder(stage).close(trainer.strategy.root_device, distributed)
-        for kind, text in recorded.notices.items():
-            if trainer.is_global_zero:
-                self._say(f"{stage}: {kind}", f"Stage {stage}: {text}{self._doubt(kind)}")
-        values = {self._key(key, stage): value for key, value in recorded.values.items()}
-        if distributed:
+    def _keys_of(self, stage: str) -> list[str]:
+        """What the stage has logged before, or where it has not, what it may log."""
+        candidates = [self._key(key, stage) for key in sorted(self._keys)]
+        layered = tuple(f"{key}/" for key in candidates)
+        before = [key for key in self.history if key in candidates or key.startswith(layered)]
+        return before or candidates
+
+    def _log(self, trainer: Any, pl_module: Any, values: Mapping[str, Tensor], at_once: bool) -> None:
+        if trainer.barebones:  # a Trainer that was asked to log nothing
+            return
+        if at_once:
+            log_now(trainer, _numbers(values))
+        elif trainer.world_size > 1:
             spare_second_sync(trainer, values)
         for key, value in values.items():
             pl_module.log(
                 key,
                 value,
-                on_step=False,
-                on_epoch=True,
+                on_step=at_once,
+                on_epoch=not at_once,
+                logger=False if at_once else None,
                 # a mean over one value that every rank has: the value itself
                 batch_size=1,
                 add_dataloader_idx=False,
             )
-        self._remember(trainer, stage, recorded, values)
 
     def _remember(
-        self, trainer: Any, stage: str, recorded: Recorded, values: Mapping[str, Tensor]
+        self, trainer: Any, stage: str, recorded: Recorded | None, values: Mapping[str, Tensor]
     ) -> None:
-        for name, accumulated in recorded.accumulated.items():
+        if not trainer.sanity_checking:
+            self._schedule.measured(stage, trainer.current_epoch)
+        for name, accumulated in (recorded.accumulated if recorded else {}).items():
             place = stage if name == HEAD else f"{stage}/{name}"
             self.statistics[place] = accumulated.statistics.to("cpu")
-        numbers = torch.stack(list(values.values())).tolist() if values else []
         self.history = self.history.extended(
-            trainer.current_epoch, trainer.global_step, dict(zip(values, numbers, strict=True))
+            trainer.current_epoch, trainer.global_step, _numbers(values)
         )
 
     def _key(self, key: str, stage: str) -> str:
@@ -521,10 +488,10 @@ class NeuralCollapseCallback(_Callback):
 
     def _doubt(self, kind: str) -> str:
         """Where the classes do not fit, the layer that was chosen may be the wrong one."""
-        automatic = self._capture_settings["classifier"] is None and self._capture is not None
+        automatic = self._capture_settings["classifier"] is None
         if kind not in ("absent", "out_of_range") or not automatic:
             return ""
-        name = self._capture.classifier_name if self._capture else None
+        name = self._watched.capture.classifier_name
         return (
             f" Or is {name!r}, chosen as the last nn.Linear that ran, not the classifier? Set "
             "`classifier`."
@@ -540,14 +507,21 @@ class NeuralCollapseCallback(_Callback):
         """Before the first step an error is raised; after it, told once, and training goes on."""
         try:
             yield
+        except OutOfStep:  # going on would hang the other ranks, or mix up their gradients
+            raise
         except Exception:
             if trainer.state.fn != "fit" or not self._stepped:
                 raise
             self._say(
                 f"failed: {what}",
-                f"{what} could not be measured and is left out; training goes on. This is said "
-                f"once.\n{traceback.format_exc()}",
+                f"{what} could not be measured and is left out (a stage: its values are NaN); training "
+                f"goes on. This is said once.\n{traceback.format_exc()}",
             )
+
+
+def _numbers(values: Mapping[str, Tensor]) -> dict[str, float]:
+    """The values on the host, in one transfer."""
+    return dict(zip(values, torch.stack(list(values.values())).tolist(), strict=True)) if values else {}
 
 
 def _stage(name: str, dataloader_idx: int) -> str:

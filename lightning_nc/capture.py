@@ -1,7 +1,8 @@
 """What a forward yields: the classifier's input, the network's decisions, pooled layer outputs.
 
 Hooks only store; rows enter the statistics when the batch ends. They return nothing, keep no graph
-alive and draw no random numbers, so that training does not notice them.
+alive, draw no random numbers, and once training has begun they raise nothing, so that training does not
+notice them.
 """
 
 import fnmatch
@@ -16,7 +17,6 @@ from torch import Tensor, nn
 from lightning_nc.dotted_path import import_function
 from lightning_nc.values import decide
 
-TARGET_NAMES = ("target", "targets", "label", "labels", "y")
 FORWARDS = ("first", "last", "all")
 POOLS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "spatial_mean": lambda x: x.flatten(2).mean(2),
@@ -35,6 +35,8 @@ _CHANNELS_FIRST = (
     nn.GroupNorm,
 )
 _CHANNELS_LAST = (nn.Linear, nn.LayerNorm, nn.Embedding, nn.MultiheadAttention, nn.RNNBase)
+# torch.compile, FSDP and activation checkpointing put a module around another; paths leave them out
+_WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 
 
 @dataclass
@@ -46,19 +48,22 @@ class Forward:
         features: Its input, as it came in.
         predicted: The network's decision per row.
         layers: Pooled outputs of further modules, by path.
+        parameters: A copy of its weight and bias, only where they are sharded outside of the forward.
     """
 
     name: str = ""
     features: Tensor | None = None
     predicted: Tensor | None = None
     layers: dict[str, Tensor] = field(default_factory=dict)
+    parameters: tuple[Tensor, Tensor | None] | None = None
 
 
 class Capture:
     """Hooks on one network.
 
     Args:
-        root: The module whose submodules are named by dotted paths.
+        root: The module whose submodules are named by dotted paths; the wrappers of torch.compile, FSDP
+            and activation checkpointing have no place in a path.
         classifier: Path to the last linear layer; None: the last ``nn.Linear`` to run in the first
             forward.
         layers: Paths or globs of further modules; a mapping gives each its pool.
@@ -79,14 +84,20 @@ class Capture:
     ) -> None:
         if forwards not in FORWARDS:
             raise ValueError(f"Expected forwards to be one of {FORWARDS}, but got {forwards!r}.")
-        self._modules = dict(root.named_modules())
+        # of a wrapper and what it wraps, the latter stays: it comes second
+        self._modules = {_without_wrappers(name): module for name, module in root.named_modules()}
         self._policy = forwards
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
+        classifier = classifier and _without_wrappers(classifier)
         self._candidates = _find_classifiers(self._modules, classifier)
+        self._sharded = {name for name, module in self._candidates.items() if not _is_whole(module)}
         self._pools = _find_layers(self._modules, layers, pool)
         self.classifier_name = classifier
         self._label_shape: torch.Size | None = None
         self._open = False
+        self._keeps_parameters = False
+        self._holds_errors = False
+        self._error: Exception | None = None
         self._current = Forward()
         self._finished: list[Forward] = []
         self._num_forwards = 0
@@ -144,24 +155,35 @@ class Capture:
         """The last linear layer; None before the first forward has shown which it is."""
         return None if self.classifier_name is None else self._candidates[self.classifier_name]
 
-    def begin(self, label_shape: torch.Size) -> None:
+    def begin(self, label_shape: torch.Size, keep_parameters: bool = True) -> None:
         """Start a batch: until it is taken, the hooks keep what comes by.
 
         Args:
             label_shape: Shape of the batch's labels, by which token-level features are told.
+            keep_parameters: Copy weight and bias in the forward where they are sharded outside of it.
         """
         self._close()
         self._open = True
         self._label_shape = label_shape
+        self._keeps_parameters = keep_parameters
+
+    def hold_errors(self) -> None:
+        """From now on, raise what goes wrong in a hook not in the forward but when it is taken."""
+        self._holds_errors = True
 
     def take(self) -> list[Forward]:
         """The forwards of this batch that count, and forget them.
 
         Returns:
             None, one, or with ``forwards="all"`` several.
+
+        Raises:
+            Exception: What went wrong in a hook, after :meth:`hold_errors`.
         """
-        finished = self._finished
+        finished, error = self._finished, self._error
         self._close()
+        if error is not None:
+            raise error
         if finished and self.classifier_name is None:
             self._settle(finished[-1].name)
         counted = [forward for forward in finished if forward.name == self.classifier_name]
@@ -169,6 +191,7 @@ class Capture:
 
     def _close(self) -> None:
         self._open = False
+        self._error = None
         self._current = Forward()
         self._finished = []
         self._num_forwards = 0
@@ -177,15 +200,27 @@ class Capture:
             handle.remove()
         self._dropout_handles.clear()
 
-    def weight_and_bias(self) -> tuple[Tensor, Tensor | None] | None:
-        """The classifier's parameters as they are now, not copied; None before the first forward."""
-        name = self.classifier_name
-        if name is None:
-            if self.counted is None:
-                return None
-            name = self.counted.name
-        module = self._candidates[name]
+    @property
+    def num_rows(self) -> int:
+        """The rows of the classifier, also where its weight is sharded."""
+        return self._candidates[self._current_name()].out_features
+
+    def weight_and_bias(self) -> tuple[Tensor, Tensor | None]:
+        """The classifier's parameters as they are now, not copied.
+
+        Where they are sharded outside of the forward, the copy that the counted forward has kept.
+        """
+        if self.counted is not None and self.counted.parameters is not None:
+            return self.counted.parameters
+        module = self._candidates[self._current_name()]
         return module.weight, module.bias
+
+    def _current_name(self) -> str:
+        """The classifier, or what may turn out to be it."""
+        if self.classifier_name is not None:
+            return self.classifier_name
+        assert self.counted is not None
+        return self.counted.name
 
     @property
     def after_dropout(self) -> bool:
@@ -223,6 +258,10 @@ class Capture:
         # without a graph, nothing keeps the network from changing it in place afterwards
         self._current.features = x if torch.is_grad_enabled() else x.clone()
         self._current.name = name
+        if name in self._sharded and self._keeps_parameters:
+            module = self._candidates[name]
+            bias = None if module.bias is None else module.bias.detach().clone()
+            self._current.parameters = module.weight.detach().clone(), bias
         if self._dropped is not None:
             # the same memory, still held here: reshaping between the two does not hide it
             memory = self._dropped.untyped_storage().data_ptr()
@@ -281,8 +320,16 @@ class _Hook:
         self._keep = keep
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any = None) -> None:
-        if self._capture._open and not _recomputing():
-            self._keep(self._capture, self._name, args, output)
+        capture = self._capture
+        if not capture._open or _recomputing():
+            return
+        if torch.compiler.is_compiling() or not capture._holds_errors:
+            self._keep(capture, self._name, args, output)
+            return
+        try:
+            self._keep(capture, self._name, args, output)
+        except Exception as error:
+            capture._error = capture._error or error
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Callable[..., None]:
         return _no_hook
@@ -299,74 +346,15 @@ def _get_no_hook() -> Callable[..., None]:
     return _no_hook
 
 
-def find_target(batch: Any, where: str | int | Callable[[Any], Any] | None = None) -> Tensor | None:
-    """The labels in a batch.
-
-    Args:
-        batch: Whatever the data loader yields.
-        where: A position, a key or attribute, or a function of the batch (also by dotted path).
-            None: the second item of a sequence, or a key or attribute in :data:`TARGET_NAMES`.
-
-    Returns:
-        The labels as a tensor; None if a function says that this batch has none.
-
-    Raises:
-        ValueError: If there are none at that place.
-
-    Example:
-        >>> find_target([torch.zeros(2, 3), torch.tensor([0, 1])])
-        tensor([0, 1])
-        >>> find_target({"x": torch.zeros(2, 3), "class": torch.tensor([0, 1])}, where="class")
-        tensor([0, 1])
-    """
-    if where is None:
-        found = _usual_target(batch)
-    elif callable(where):
-        found = where(batch)
-        if found is None:
-            return None
-    else:
-        found = _look_up(batch, where)
-    if not isinstance(found, Tensor):
-        raise ValueError(
-            f"Expected labels as a tensor in the batch, but got {_describe(batch)}"
-            + ("" if where is None else f", where target={where!r} gives {_describe(found)}")
-            + ". Set target to a position (1), a key or attribute ('label'), or the dotted path of "
-            "a function that takes the batch and returns the labels, or None for a batch without."
-        )
-    return found
+def _without_wrappers(path: str) -> str:
+    return ".".join(part for part in path.split(".") if part not in _WRAPPERS)
 
 
-def _usual_target(batch: Any) -> Any:
-    if isinstance(batch, Mapping):
-        return next((batch[name] for name in TARGET_NAMES if name in batch), None)
-    if isinstance(batch, Sequence) and not isinstance(batch, str):
-        return batch[1] if len(batch) > 1 else None
-    return next((getattr(batch, name) for name in TARGET_NAMES if hasattr(batch, name)), None)
-
-
-def _look_up(batch: Any, where: str | int) -> Any:
-    if isinstance(where, int) or where.lstrip("-").isdigit():
-        try:
-            return batch[int(where)]
-        except (IndexError, KeyError, TypeError):
-            return None
-    if isinstance(batch, Mapping) and where in batch:
-        return batch[where]
-    if hasattr(batch, where):
-        return getattr(batch, where)
-    return import_function(where, "target")(batch) if "." in where else None
-
-
-def _describe(value: Any) -> str:
-    if isinstance(value, Tensor):
-        return f"a tensor of shape {tuple(value.shape)}"
-    if isinstance(value, Mapping):
-        return f"a {type(value).__name__} with the keys {list(value)}"
-    if isinstance(value, list | tuple):
-        items = ", ".join(_describe(item) for item in value[:4])
-        return f"a {type(value).__name__} of {len(value)}: {items}"
-    return f"a {type(value).__name__}"
+def _is_whole(module: nn.Linear) -> bool:
+    """False where a rank keeps a share of the weight outside of the forward (FSDP, ZeRO)."""
+    weight = getattr(module, "weight", None)
+    shape = (module.out_features, module.in_features)
+    return isinstance(weight, Tensor) and weight.shape == shape and not hasattr(weight, "device_mesh")
 
 
 def _find_classifiers(modules: Mapping[str, nn.Module], classifier: str | None) -> dict[str, nn.Linear]:
@@ -382,7 +370,8 @@ def _find_classifiers(modules: Mapping[str, nn.Module], classifier: str | None) 
     _require_path(modules, classifier, "classifier")
     module = modules[classifier]
     if not isinstance(module, nn.Linear):
-        inner = [name for name, m in module.named_modules() if isinstance(m, nn.Linear)]
+        named = module.named_modules()
+        inner = [_without_wrappers(name) for name, m in named if isinstance(m, nn.Linear)]
         hint = f" Did you mean {classifier}.{inner[-1]!s}?" if inner else ""
         raise ValueError(
             f"Expected classifier={classifier!r} to be an nn.Linear, but it is a "
@@ -401,7 +390,8 @@ def _find_layers(
     for its_pool in (pool, *wanted.values()):
         if its_pool not in (*POOLS, "auto"):
             _check_pool(its_pool)
-    for pattern, its_pool in wanted.items():
+    for given, its_pool in wanted.items():
+        pattern = _without_wrappers(given)
         names = fnmatch.filter([name for name in modules if name], pattern)
         if not names:
             _require_path(modules, pattern, "layers")

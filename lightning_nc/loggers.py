@@ -1,7 +1,22 @@
 """Scalars to any Lightning logger."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+
+def log_now(trainer: Any, values: Mapping[str, float]) -> None:
+    """Write scalars at once, at the step at which Lightning logs this training batch.
+
+    ``self.log`` would write them only where ``log_every_n_steps`` happens to fall.
+
+    Args:
+        trainer: The Trainer.
+        values: Scalars by key.
+    """
+    # where a step is, only the loop knows: global_step counts each of several optimizers
+    step = trainer.fit_loop.epoch_loop._batches_that_stepped
+    for logger in trainer.loggers:
+        logger.log_metrics(dict(values), step=step)
 
 
 def spare_second_sync(trainer: Any, keys: Iterable[str]) -> None:

@@ -15,7 +15,7 @@ from lightning_nc.capture import Forward
 from lightning_nc.functional.measures import Evidence, evaluate, select
 from lightning_nc.metric import NeuralCollapse
 from lightning_nc.notices import notices
-from lightning_nc.sync import count_own_decisions, merge_ranks
+from lightning_nc.sync import RankFailed, count_own_decisions, merge_ranks
 from lightning_nc.values import Accumulated, LinearClassifier, to_device
 
 HEAD = ""
@@ -77,7 +77,12 @@ class Recorder:
         for metric in self._metrics.values():
             metric.reset()
         self._weight_is_kept = False
+        self._abandoned = False
         self._subsets = np.random.default_rng(self._seed)
+
+    def abandon(self) -> None:
+        """This stage is incomplete: on all ranks, :meth:`close` shall raise and not tell values."""
+        self._abandoned = True
 
     @property
     def keeps_classifier(self) -> bool:
@@ -145,12 +150,11 @@ class Recorder:
 
         Returns:
             The values, what they rest on, and what to say about it.
+
+        Raises:
+            RankFailed: On all ranks, if one of them could not take part with its data.
         """
-        states = [self._accumulated(name) for name in self._names]
-        if distributed:
-            merged = merge_ranks(states, self._covariance, device=device)
-        else:
-            merged = [state and count_own_decisions(state) for state in states]
+        merged = self._merged(device, distributed)
         values: dict[str, Tensor] = {}
         said: dict[str, str] = {}
         found = {n: a for n, a in zip(self._names, merged, strict=True) if a is not None}
@@ -176,6 +180,22 @@ class Recorder:
                 "logged. Is the data loader empty, or is every label ignore_index?"
             )
         return Recorded(values, found, said)
+
+    def _merged(self, device: torch.device | str, distributed: bool) -> list[Accumulated | None]:
+        """What all ranks have accumulated, by module; a rank that fails tells the others first."""
+        error: Exception | None = None
+        states: list[Accumulated | None] = [None] * len(self._names)
+        try:
+            states = [self._accumulated(name) for name in self._names]
+        except Exception as failure:
+            error = failure
+        failed = error is not None or self._abandoned
+        if not distributed and not failed:
+            return [state and count_own_decisions(state) for state in states]
+        try:
+            return merge_ranks(states, self._covariance, device=device, failed=failed)
+        except RankFailed as told:
+            raise told from error
 
     def _evaluate(
         self, name: str, accumulated: Accumulated

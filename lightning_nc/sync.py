@@ -4,17 +4,20 @@ A header of a few integers agrees on the shapes, which a rank without samples do
 packed all-reduces: counts and sums give every rank the global means; each rank moves its scatter onto
 them, :math:`S_r + \sum_c n_{rc} (\mu_{rc} - \mu_c)(\mu_{rc} - \mu_c)^\top`, and the second adds up the
 rest. Bytes and memory are those of the state, never times the number of ranks. Every rank takes part
-in the same collectives, whatever its data.
+in the same collectives, whatever its data and whatever goes wrong with them: a rank that cannot take
+part says so in the header, and one that fails between the two rounds adds NaN.
 """
 
+import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from lightning_nc.functional.decision import count_decisions
+from lightning_nc.notices import NeuralCollapseWarning
 from lightning_nc.values import (
     Accumulated,
     ClassStatistics,
@@ -26,11 +29,20 @@ from lightning_nc.values import (
 )
 
 
+class RankFailed(RuntimeError):  # noqa: N818 - says what has happened
+    """Some rank could not take part with its data; raised on all ranks at the same place."""
+
+
+class OutOfStep(RuntimeError):  # noqa: N818
+    """This rank has left a merge in which the others wait: going on would hang or mix up their data."""
+
+
 def merge_ranks(
     states: Sequence[Accumulated | None],
     covariance: str = "pooled",
     group: dist.ProcessGroup | None = None,
     device: torch.device | str = "cpu",
+    failed: bool = False,
 ) -> list[Accumulated | None]:
     """Merge what each rank has accumulated; without a process group, count the decisions only.
 
@@ -40,6 +52,7 @@ def merge_ranks(
         covariance: "pooled", "per_class" or "none", as the states were made.
         group: The ranks to merge; None for all.
         device: Where the tensors of a rank without batches live.
+        failed: This rank cannot take part with its data.
 
     Returns:
         The merged states, equal on all ranks but for the sample, which stays each rank's own. None
@@ -47,10 +60,33 @@ def merge_ranks(
 
     Raises:
         ValueError: On all ranks, if they differ in their classes or features.
+        RankFailed: On all ranks, if one of them has failed.
+        OutOfStep: On this rank alone, for instance if another one has died.
     """
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size(group) == 1:
+        if failed:
+            raise RankFailed("This rank could not take part with its data.")
         return [state and count_own_decisions(state) for state in states]
-    headers = _agree_on_shapes(states, group, device)
+    try:
+        return _merge(states, covariance, group, device, failed)
+    except (ValueError, RankFailed):
+        raise
+    except Exception as error:
+        rank = dist.get_rank(group)
+        raise OutOfStep(
+            f"Rank {rank} failed in the middle of merging the ranks' statistics, where the others may "
+            f"wait for it: {type(error).__name__}: {error}. Has another rank died, or is memory short?"
+        ) from error
+
+
+def _merge(
+    states: Sequence[Accumulated | None],
+    covariance: str,
+    group: dist.ProcessGroup | None,
+    device: torch.device | str,
+    failed: bool,
+) -> list[Accumulated | None]:
+    headers = _agree_on_shapes(states, group, device, failed)
     present = [i for i, header in enumerate(headers) if header.num_features]
     local = [_filled(states[i], headers[i], covariance, device) for i in present]
     sources = [headers[i].classifier_rank for i in present]
@@ -61,12 +97,8 @@ def merge_ranks(
          for s, r, i in zip(local, sources, present, strict=True)],
         group, device,
     )  # fmt: skip
-    moved = [_moved_onto(s.statistics, *sums[:2]) for s, sums in zip(local, first, strict=True)]
-    counted = [
-        _with_decisions(s, _statistics_of_all(*sums[:2])) for s, sums in zip(local, first, strict=True)
-    ]
-    second = _all_reduce([list(_rest(m, c)) for m, c in zip(moved, counted, strict=True)],
-                         group, device)  # fmt: skip
+    own = [_rest_or_nan(s, *sums[:2]) for s, sums in zip(local, first, strict=True)]
+    second = _all_reduce(own, group, device)
 
     merged: list[Accumulated | None] = [None] * len(states)
     for i, state, sums, rest in zip(present, local, first, second, strict=True):
@@ -96,6 +128,7 @@ def _agree_on_shapes(
     states: Sequence[Accumulated | None],
     group: dist.ProcessGroup | None,
     device: torch.device | str,
+    failed: bool,
 ) -> list[_Header]:
     rank, world = dist.get_rank(group), dist.get_world_size(group)
     # the maximum over the ranks of `world - rank` names the lowest rank, and that of a negative size is
@@ -113,10 +146,16 @@ def _agree_on_shapes(
         ]
         for state in states
     ]
-    header = torch.tensor(rows, dtype=torch.int64, device=device)
+    flag = [world - rank if failed else 0, 0, 0, 0, 0, 0]
+    header = torch.tensor([flag, *rows], dtype=torch.int64, device=device)
     dist.all_reduce(header, op=dist.ReduceOp.MAX, group=group)
+    (lowest_failed, *_), *modules = header.tolist()
+    if lowest_failed:
+        raise RankFailed(
+            f"Rank {world - lowest_failed} could not take part with its data; its own message says why."
+        )
     agreed = []
-    for c, d, lead, bias, least_c, least_d in header.tolist():
+    for c, d, lead, bias, least_c, least_d in modules:
         if c and (c, d) != (-least_c, -least_d):
             raise ValueError(
                 f"Expected features of one shape on all ranks, but got {-least_c} to {c} classes and "
@@ -156,12 +195,29 @@ def _sums(state: Accumulated, sends: bool, header: _Header) -> Iterator[Tensor]:
     yield bias
 
 
-def _rest(moved: ClassStatistics, counted: Accumulated) -> Iterator[Tensor]:
+def _rest(state: Accumulated, counts: Tensor, sums: Tensor) -> list[Tensor]:
     """Round two: the scatters around the global means, and the decisions against them."""
-    assert counted.decisions is not None
-    yield moved.sums_of_squares
-    yield torch.stack(list(vars(counted.decisions).values()))
-    yield from (t for t in (moved.scatter, moved.class_scatter) if t is not None)
+    moved = _moved_onto(state.statistics, counts, sums)
+    decisions = _with_decisions(state, _statistics_of_all(counts, sums)).decisions
+    scatters = (t for t in (moved.scatter, moved.class_scatter) if t is not None)
+    return [moved.sums_of_squares, torch.stack(list(vars(decisions).values())), *scatters]
+
+
+def _rest_or_nan(state: Accumulated, counts: Tensor, sums: Tensor) -> list[Tensor]:
+    """Where this rank fails, NaN for all ranks, who wait for its part."""
+    try:
+        return _rest(state, counts, sums)
+    except Exception as error:
+        warnings.warn(
+            f"Rank {dist.get_rank()} could not merge its statistics, and what rests on them is NaN on "
+            f"all ranks: {type(error).__name__}: {error}",
+            NeuralCollapseWarning,
+            stacklevel=2,
+        )
+        own = state.statistics
+        decisions = counts.new_empty(len(fields(Decisions)))
+        shaped = (own.sums_of_squares, decisions, own.scatter, own.class_scatter)
+        return [torch.full_like(t, torch.nan) for t in shaped if t is not None]
 
 
 def _all_reduce(

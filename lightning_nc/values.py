@@ -7,7 +7,7 @@ class means, :math:`m_c = \mu_c - \mu_G`, :math:`w_c` row c of the classifier.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -497,60 +497,6 @@ class Accumulated:
     tallies: Tallies
     classifier: LinearClassifier | None = None
     decisions: Decisions | None = None
-
-
-class Logged(NamedTuple):
-    """One logged value: the epoch and the step that it belongs to, and the value."""
-
-    epoch: int
-    step: int
-    value: float
-
-
-@dataclass(frozen=True)
-class History:
-    """The logged values by key and epoch, in primitives, so that it survives a checkpoint.
-
-    Example:
-        >>> history = History().extended(0, 9, {"nc1/cdnv/val": 0.5})
-        >>> history = history.extended(1, 19, {"nc1/cdnv/val": 0.25})
-        >>> history["nc1/cdnv/val"][-1]
-        Logged(epoch=1, step=19, value=0.25)
-    """
-
-    entries: Mapping[str, tuple[Logged, ...]] = ()  # type: ignore[assignment]
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "entries", dict(self.entries))
-
-    def extended(self, epoch: int, step: int, values: Mapping[str, float]) -> "History":
-        """A history with one more value for each of these keys."""
-        added = {k: (*self[k], Logged(epoch, step, float(v))) for k, v in values.items()}
-        return History({**self.entries, **added})
-
-    def __getitem__(self, key: str) -> tuple[Logged, ...]:
-        return self.entries.get(key, ())
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.entries)
-
-    def keys(self) -> list[str]:
-        """The logged keys, in the order of their first value."""
-        return list(self.entries)
-
-    def state_dict(self) -> dict[str, list[list[int | float]]]:
-        """The history as lists of ``[epoch, step, value]``."""
-        return {key: [list(row) for row in rows] for key, rows in self.entries.items()}
-
-    @classmethod
-    def from_state_dict(cls, state: Mapping[str, Iterable[Iterable[int | float]]]) -> "History":
-        """The history that :meth:`state_dict` described."""
-        return cls(
-            {
-                key: tuple(Logged(int(e), int(s), float(v)) for e, s, v in rows)
-                for key, rows in state.items()
-            }
-        )
 
 
 def decide(logits: Float[Tensor, "..."]) -> Int[Tensor, " B"]:

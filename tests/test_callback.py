@@ -322,7 +322,8 @@ def test_epochs_that_are_not_measured_hold_no_forward():
     class Watch(NeuralCollapseCallback):
         def on_train_batch_end(self, trainer, pl_module, *args):
             super().on_train_batch_end(trainer, pl_module, *args)
-            held.append((self._capture.counted, self._capture._current.features))
+            capture = self._observed.capture
+            held.append((capture.counted, capture._current.features))
 
     fit(Network(), [Watch(forwards="all", every_n_epochs=3)], max_epochs=3)
     fit(Network(), [Watch(online=False)], num_sanity_val_steps=0)

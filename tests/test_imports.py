@@ -20,22 +20,28 @@ ALLOWED = {
     "welford": set(),
     "reservoir": set(),
     "notices": {"values"},
+    "history": set(),
+    "schedule": set(),
+    "strategies": set(),
     "functional": {"values", "functional", "dotted_path"},
     "metric": {
         "values", "functional", "notices", "reservoir", "sync", "welford", "torchmetrics",
         "figures", "matplotlib",  # inside plot() only, see below
     },
-    "sync": {"values", "functional"},
+    "sync": {"values", "functional", "notices"},
     "capture": {"values", "dotted_path"},
     "recorder": {"values", "functional", "metric", "notices", "sync", "capture"},
+    "target": {"dotted_path"},
+    "observation": {"capture", "recorder", "target"},
     "frozen_pass": {"lightning", "dotted_path"},
     "figures": {"values", "functional", "matplotlib"},
     "loggers": {"lightning", "functional"},
     "callback": {
-        "values", "functional", "notices", "metric", "sync", "capture", "recorder", "frozen_pass",
-        "figures", "loggers", "lightning", "pytorch_lightning",
+        "values", "functional", "notices", "history", "metric", "sync", "capture", "recorder",
+        "observation", "schedule", "strategies", "frozen_pass", "figures", "loggers", "lightning",
+        "pytorch_lightning",
     },
-    "__init__": {"functional", "metric", "notices", "values", "figures", "callback"},
+    "__init__": {"functional", "metric", "notices", "values", "history", "figures", "callback"},
 }  # fmt: skip
 
 

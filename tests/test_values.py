@@ -15,8 +15,6 @@ from lightning_nc import ClassStatistics, LinearClassifier
 from lightning_nc.values import (
     FeatureSample,
     Frame,
-    History,
-    Logged,
     accumulator_dtype,
     check_covariance,
     decide,
@@ -370,19 +368,6 @@ def test_a_sample_gives_its_valid_rows():
     assert (valid.target.tolist(), valid.predicted.tolist(), valid.seen) == ([1, 0], [1, -1], 9)
     without = FeatureSample(sample.features, sample.target, None, seen=9)
     assert without.valid().predicted is None
-
-
-def test_history_grows_without_changing_and_survives_a_checkpoint(tmp_path):
-    first = History().extended(0, 9, {"nc1/cdnv/val": 0.5, "nc1/rank/val": 3.0})
-    second = first.extended(1, 19, {"nc1/cdnv/val": 0.25})
-    assert first["nc1/cdnv/val"] == (Logged(0, 9, 0.5),)
-    assert second["nc1/cdnv/val"] == (Logged(0, 9, 0.5), Logged(1, 19, 0.25))
-    assert second.keys() == ["nc1/cdnv/val", "nc1/rank/val"]
-    assert second["never"] == ()
-    torch.save(second.state_dict(), tmp_path / "history.pt")
-    state = torch.load(tmp_path / "history.pt", weights_only=True)
-    assert History.from_state_dict(state) == second
-    assert type(History.from_state_dict(state)["nc1/rank/val"][0].epoch) is int
 
 
 @pytest.mark.parametrize(
