@@ -453,8 +453,7 @@ class NeuralCollapseCallback(_Callback):
             return
         if at_once:
             log_now(trainer, _numbers(values))
-        elif trainer.world_size > 1:
-            spare_second_sync(trainer, values)
+        spare_second_sync(trainer, values)
         for key, value in values.items():
             pl_module.log(
                 key,

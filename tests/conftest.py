@@ -5,6 +5,13 @@ from processes import Pool
 
 
 @pytest.fixture(scope="session")
+def one_process():
+    pool = Pool(1)
+    yield pool
+    pool.close()
+
+
+@pytest.fixture(scope="session")
 def two_processes():
     pool = Pool(2)
     yield pool

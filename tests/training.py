@@ -37,7 +37,7 @@ class Noisy(Dataset):
         return x + torch.tensor(noise, dtype=torch.float32), y
 
 
-class Network(L.LightningModule):
+class Notes:
     """Dropout, a frozen BatchNorm and a live one; notes features, labels, decisions and W."""
 
     def __init__(self, width=16, dropout=0.2):
@@ -61,10 +61,15 @@ class Network(L.LightningModule):
         x, y = batch
         h = self.features(x)
         logits = self.fc(h)
-        row = (h.detach().clone(), y.clone(), logits.argmax(1), self.fc.weight.detach().clone(),
-               self.fc.bias.detach().clone())  # fmt: skip
-        self.noted.setdefault((stage, self.current_epoch), []).append(row)
+        self.keep(stage, h, y, logits)
         return nn.functional.cross_entropy(logits, y)
+
+    def keep(self, stage, h, y, logits):
+        """Note what a forward of this network has come to, and the classifier that it met."""
+        predicted = logits.detach().argmax(1)
+        met = (t.detach().clone() for t in (self.fc.weight, self.fc.bias))
+        row = h.detach().clone(), y.clone(), predicted, *met
+        self.noted.setdefault((stage, self.current_epoch), []).append(row)
 
     def on_train_epoch_start(self):
         self.frozen_norm.eval()
@@ -90,18 +95,30 @@ class Network(L.LightningModule):
 
     def reference(self, stage, epoch, num_classes=NUM_CLASSES):
         """The measures by the independent reference, from what was noted."""
-        rows = self.noted[stage, epoch]
-        h, y, predicted = (torch.cat([row[i] for row in rows]).numpy() for i in range(3))
-        weight, bias = rows[-1][3].numpy(), rows[-1][4].numpy()
-        return reference_measures(h, y, num_classes, predicted=predicted, weight=weight, bias=bias)
+        return reference_of(self.noted[stage, epoch], num_classes)
 
 
-def trainer(callbacks=(), **settings):
+class Network(Notes, L.LightningModule):
+    """In the namespace `lightning.pytorch`."""
+
+
+def reference_of(rows, num_classes=NUM_CLASSES):
+    """The measures by the independent reference; W is the one that the last row met."""
+    h, y, predicted = (torch.cat([row[i] for row in rows]) for i in range(3))
+    h, weight, bias = (t.double().numpy() for t in (h, *rows[-1][3:]))
+    return reference_measures(
+        h, y.numpy(), num_classes, predicted=predicted.numpy(), weight=weight, bias=bias
+    )
+
+
+def trainer(callbacks=(), package=L, **settings):
     defaults = {
         "max_epochs": 2, "logger": False, "enable_checkpointing": False, "accelerator": "cpu",
         "enable_progress_bar": False, "enable_model_summary": False, "log_every_n_steps": 1,
     }  # fmt: skip
-    return L.Trainer(callbacks=list(callbacks), **{**defaults, **settings})
+    if settings.get("barebones"):  # refuses to be told twice what it does not do
+        defaults = {"max_epochs": 2, "accelerator": "cpu"}
+    return package.Trainer(callbacks=list(callbacks), **{**defaults, **settings})
 
 
 def fit(module, callbacks=(), train=None, val=None, **settings):
