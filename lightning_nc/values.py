@@ -320,7 +320,10 @@ class ClassStatistics:
     @cached_property
     def centered_means_svd(self) -> tuple[Float[Tensor, " k"], Float[Tensor, "k d"]]:
         """Singular values, descending, and right singular vectors (rows) of the centered means."""
-        _, values, vectors = torch.linalg.svd(self.centered_means, full_matrices=False)
+        m = self.centered_means
+        if self.num_classes > self.num_features:
+            m = torch.linalg.qr(m, mode="r").R  # the same values and vectors, of a d x d matrix
+        _, values, vectors = torch.linalg.svd(m, full_matrices=False)
         return values, vectors
 
     @cached_property

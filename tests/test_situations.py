@@ -476,7 +476,12 @@ DISTRIBUTED = {
         processes=2,
     ),
     "ddp, validate, fit, test": Situation(
-        "one callback", run=its.validates_fits_tests, trainer=DDP, processes=2, stages=("test",), epoch=2,
+        "one callback",
+        run=its.validates_fits_tests,
+        trainer=DDP,
+        processes=2,
+        stages=("test",),
+        epoch=2,
         ignored=(".*Using `DistributedSampler` with the dataloaders.*",
                  ".*recommended to use `devices=1`.*"),
     ),

@@ -180,6 +180,6 @@ def ncc_mismatch(decisions: Decisions) -> Float[Tensor, ""]:
 
 
 def _share(part: Float[Tensor, ""], whole: Float[Tensor, ""], missing: str) -> Float[Tensor, ""]:
-    if not bool(whole > 0):
+    if bool(whole == 0):  # but not where it is NaN: a rank could not count
         raise UndefinedMeasure(missing)
     return part / whole

@@ -105,7 +105,7 @@ class Evidence:
     @property
     def network_decisions(self) -> Decisions | None:
         """The counted decisions, where the network's own are known."""
-        known = self.decisions is not None and bool(self.decisions.predicted > 0)
+        known = self.decisions is not None and bool(self.decisions.predicted != 0)
         return self.decisions if known else None
 
     @property

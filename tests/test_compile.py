@@ -1,0 +1,80 @@
+"""Compiled networks: the hooks are part of the graph and cost no graph more; dead ones are explained.
+
+In a process of their own, because the checks of shapes that these tests run under cannot be compiled.
+"""
+
+import pytest
+import torch
+from situations import Inner
+from training import BATCH, ROWS, assert_close, digits, fit
+
+from lightning_nc import NeuralCollapseCallback
+
+FORMS = {
+    "inner": lambda m: setattr(m, "net", torch.compile(m.net, backend="aot_eager", fullgraph=True)),
+    "in place": lambda m: m.compile(backend="aot_eager", fullgraph=True),
+    "inductor": lambda m: setattr(m, "net", torch.compile(m.net, fullgraph=True)),
+}
+
+
+def lives(rank, form, callbacks, fits=1, **settings):
+    """Compile a network and train it; the graphs that were made, and whether the values are right."""
+    from torch._dynamo.utils import counters
+
+    torch._dynamo.reset()
+    counters.clear()
+    module = Inner()
+    FORMS[form](module)
+    for i in range(fits):
+        module.noted.clear()
+        mine = [NeuralCollapseCallback(**c) for c in callbacks[i]]
+        run = fit(module, mine, **settings)
+    if mine:
+        for stage in ("train_online", "val"):
+            assert_close(run.callback_metrics, module.reference(stage, run.current_epoch - 1), stage)
+    return counters["stats"]["unique_graphs"], dict(counters["graph_break"])
+
+
+NAMED, CHOSEN = {"classifier": "net.fc", "layers": ["net.body.3"]}, {}
+
+
+@pytest.mark.parametrize("form", ["inner", "in place"])
+def test_hooks_cost_no_graph_and_no_break(form, one_process):
+    [(plain, _)] = one_process.run(lives, form, [[]])
+    [(graphs, breaks)] = one_process.run(lives, form, [[NAMED]])
+    assert (graphs, breaks) == (plain, {})
+    # a classifier that is chosen by itself is known after the first batch: one graph more
+    [(graphs, breaks)] = one_process.run(lives, form, [[CHOSEN]])
+    assert (graphs, breaks) == (plain + 1, {})
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
+def test_the_default_compiler_compiles_the_hooks_too(one_process):
+    one_process.run(lives, "inductor", [[NAMED]], timeout=240)
+
+
+@pytest.mark.parametrize("form", ["inner", "in place"])
+def test_a_second_fit_is_measured_as_well(form, one_process):
+    one_process.run(lives, form, [[NAMED], [NAMED]], 2)
+
+
+def runs_before_the_trainer(rank, seen):
+    torch._dynamo.reset()
+    module = Inner()
+    module.net = torch.compile(module.net, backend="aot_eager")
+    before = torch._dynamo.config.skip_nnmodule_hook_guards
+    torch._dynamo.config.skip_nnmodule_hook_guards = not seen
+    try:
+        for batch_size in (BATCH, BATCH):
+            module.train()(digits().tensors[0][:batch_size])
+        run = fit(module, [NeuralCollapseCallback(**NAMED)], num_sanity_val_steps=0)
+    finally:
+        torch._dynamo.config.skip_nnmodule_hook_guards = before
+    return float(run.callback_metrics["nc0/num_samples/train_online"])
+
+
+def test_a_hook_that_was_compiled_away_is_explained_before_the_first_step(one_process):
+    with pytest.raises(RuntimeError, match=r"(?s)hook never fired.*Was the network compiled and"):
+        one_process.run(runs_before_the_trainer, False)
+    assert one_process.run(runs_before_the_trainer, True) == [ROWS]
