@@ -1,0 +1,158 @@
+"""Ten faults, each put into a copy of the package by itself: does the suite notice?
+
+``python tests/faults.py`` runs the relevant part of the suite for each and prints the first test that
+fails; it exits with 1 if a fault goes unnoticed.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What goes wrong, where, and which tests ought to see it.
+
+    Attributes:
+        name: What goes wrong.
+        file: In which file of the package.
+        right, wrong: The code, and what it becomes.
+        tests: Arguments for pytest.
+    """
+
+    name: str
+    file: str
+    right: str
+    wrong: str
+    tests: tuple[str, ...]
+
+
+SITUATIONS = "tests/test_situations.py"
+
+FAULTS = (
+    Fault(
+        "a reset at the wrong event: with every training batch",
+        "callback.py",
+        "                self._watched.begin(batch)\n",
+        "                self._watched.reset(ONLINE)\n                self._watched.begin(batch)\n",
+        (SITUATIONS, "-k", "bf16-true or accumulated"),
+    ),
+    Fault(
+        "a leaked hook: none is removed after an exception",
+        "callback.py",
+        "        self._detach()\n        self._schedule.forget()\n\n    def _attach",
+        "        self._schedule.forget()\n\n    def _attach",
+        (SITUATIONS, "-k", "exception or Ctrl"),
+    ),
+    Fault(
+        "values logged on rank 0 alone",
+        "callback.py",
+        "        if trainer.barebones:  # a Trainer that was asked to log nothing\n",
+        "        if trainer.barebones or not trainer.is_global_zero:\n",
+        (SITUATIONS, "-k", "ddp and static"),
+    ),
+    Fault(
+        "merge changes and hands on its own input",
+        "values.py",
+        "            scatter = self.scatter + other.scatter +",
+        "            scatter = self.scatter.add_(other.scatter) +",
+        ("tests/test_values.py",),
+    ),
+    Fault(
+        "means in float32",
+        "values.py",
+        '    return torch.float32 if torch.device(device).type == "mps" else torch.float64\n',
+        "    return torch.float32\n",
+        ("tests/test_metric.py", "-k", "collapse"),
+    ),
+    Fault(
+        "rows enter the statistics in the hook, not at the batch's end",
+        "capture.py",
+        "        self._policy = forwards\n",
+        '        self._policy = "all"  # so does each forward, wherever it belongs\n',
+        (SITUATIONS, "-k", "LBFGS or forwards"),
+    ),
+    Fault(
+        "all modules in train mode after the frozen pass",
+        "frozen_pass.py",
+        "            m.training = mode\n",
+        "            m.training = True\n",
+        ("tests/test_callback.py", SITUATIONS, "-k", "frozen"),
+    ),
+    Fault(
+        "the frozen pass iterates the trainer's own loader",
+        "frozen_pass.py",
+        "    return DataLoader(\n        loader.dataset,\n",
+        "    return loader\n    return DataLoader(\n        loader.dataset,\n",
+        ("tests/test_callback.py", "-k", "frozen and persistent"),
+    ),
+    Fault(
+        "the global random state is not put back",
+        "frozen_pass.py",
+        "        with torch.random.fork_rng(devices=cuda):\n            yield\n",
+        "        torch.manual_seed(0)\n        yield\n",
+        ("tests/test_callback.py", SITUATIONS, "-k", "frozen"),
+    ),
+    Fault(
+        "W is read after the optimizer's step",
+        "callback.py",
+        "                self._watched.keep_classifier(ONLINE)\n",
+        "                pass\n",
+        ("tests/test_callback.py", "-k", "classifier_of_an_epoch"),
+    ),
+)  # fmt: skip
+
+
+def seed(fault: Fault, into: Path) -> None:
+    """Copy the package and its tests, with the fault."""
+    ignored = shutil.ignore_patterns("__pycache__", ".hypothesis", ".pytest_cache")
+    for name in ("lightning_nc", "tests", "examples"):
+        shutil.copytree(ROOT / name, into / name, ignore=ignored)
+    for name in ("pyproject.toml", "README.md", "CHANGELOG.md"):
+        shutil.copy(ROOT / name, into / name)
+    path = into / "lightning_nc" / fault.file
+    source = path.read_text()
+    if source.count(fault.right) != 1:
+        raise ValueError(f"Expected the code of the fault {fault.name!r} once in {fault.file}.")
+    path.write_text(source.replace(fault.right, fault.wrong))
+
+
+def caught_by(fault: Fault) -> str | None:
+    """The first test that fails with the fault, or None."""
+    with tempfile.TemporaryDirectory() as folder:
+        seed(fault, Path(folder))
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *fault.tests],
+            cwd=folder,
+            # in front of an installed package
+            env={**os.environ, "PYTHONPATH": folder, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+        )
+    if done.returncode == 0:
+        return None
+    failed = re.search(r"^FAILED (.+?)(?: - |$)", done.stdout, re.MULTILINE)
+    if done.returncode != 1 or failed is None:  # anything but a failed test
+        raise RuntimeError(f"The tests of {fault.name!r} did not run:\n{done.stdout}\n{done.stderr}")
+    return failed.group(1)
+
+
+def main() -> int:
+    print("| fault | caught by |\n|---|---|")
+    unnoticed = 0
+    for fault in FAULTS:
+        caught = caught_by(fault)
+        unnoticed += caught is None
+        print(f"| {fault.name} | {caught or 'NOTHING'} |", flush=True)
+    return int(unnoticed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

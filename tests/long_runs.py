@@ -1,0 +1,124 @@
+"""Runs that take a minute: in a process of their own, beside the other tests.
+
+``python tests/long_runs.py [NAME ...]`` prints what each run has come to, as a line of JSON.
+"""
+
+import gc
+import json
+import logging
+import resource
+import sys
+import warnings
+
+import lightning as L
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_nc import LinearClassifier, NeuralCollapse, NeuralCollapseCallback
+
+
+def fifty_thousand_classes():
+    """Statistics of 50,000 classes in 1,024 features: memory beyond what was there, and values."""
+    classes, width, rows = 50_000, 1024, 2048
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(classes, width, generator=generator)
+    metric = NeuralCollapse(classes, width, sample_rows=1024)
+    order = torch.randperm(2 * classes, generator=generator) % classes
+    before = peak()
+    for target in order.split(rows):
+        features = weight[target] + 0.1 * torch.randn(len(target), width, generator=generator)
+        metric.update(features, target, predicted=target, classifier=LinearClassifier(weight))
+    during = peak()
+    values = {key: float(value) for key, value in metric.compute().items()}
+    return {"update": during - before, "compute": peak() - before, "values": values}
+
+
+def hundred_thousand_batches():
+    """Small batches with a small spread far from the origin, against two passes in float64."""
+    batches, rows, classes, width = 100_000, 4, 3, 6
+    generator = torch.Generator().manual_seed(0)
+    y = torch.randint(classes, (batches, rows), generator=generator)
+    noise = torch.randn(batches, rows, width, generator=generator)
+    h = 50 + 10 * torch.eye(classes, width)[y] + 0.01 * noise
+    metric = NeuralCollapse(classes, width)
+    for features, target in zip(h, y, strict=True):
+        metric.update(features, target)
+    got = metric.statistics()
+    exact, label = h.reshape(-1, width).double(), y.reshape(-1)
+    means = torch.stack([exact[label == c].mean(0) for c in range(classes)])
+    r = exact - means[label]
+    scatter = r.T @ r
+    squares = torch.stack([r[label == c].square().sum() for c in range(classes)])
+    return {
+        "counts": (got.counts - label.bincount()).abs().max().item(),
+        "means": ((got.means - means) / means).abs().max().item(),
+        "scatter": ((got.scatter - scatter).norm() / scatter.norm()).item(),
+        "sums_of_squares": ((got.sums_of_squares - squares) / squares).abs().max().item(),
+    }
+
+
+class Small(L.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.body, self.fc = nn.Linear(8, 64), nn.Linear(64, 4)
+
+    def training_step(self, batch, batch_idx):
+        return nn.functional.cross_entropy(self.fc(self.body(batch[0]).relu()), batch[1])
+
+    def validation_step(self, batch, batch_idx):
+        self.training_step(batch, batch_idx)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.01)
+
+
+class Memory(L.Callback):
+    """Notes the memory after every hundredth epoch."""
+
+    def __init__(self):
+        self.bytes = []
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        if trainer.current_epoch % 100 == 99:
+            gc.collect()
+            with open("/proc/self/statm") as file:
+                self.bytes.append(int(file.read().split()[1]) * resource.getpagesize())
+
+
+def two_thousand_epochs():
+    """Short epochs with a layer more: the memory over time, and how long the history is."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    y = torch.arange(64) % 4
+    x = torch.randn(64, 8, generator=torch.Generator().manual_seed(0)) + torch.eye(4, 8)[y]
+    loader = DataLoader(TensorDataset(x, y), 32)
+    callback = NeuralCollapseCallback(layers=["body"], measures=["nc1/cdnv", "nc2/means_etf*"])
+    memory = Memory()
+    trainer = L.Trainer(
+        max_epochs=2000,
+        callbacks=[callback, memory],
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(Small(), loader, loader)
+    lengths = [len(callback.history[key]) for key in callback.history.keys()]  # noqa: SIM118
+    return {"memory": memory.bytes, "lengths": lengths}
+
+
+def peak():
+    """The most memory that this process has ever had, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+# each one's peak of memory is that of the process so far: the one that asks for it comes first
+RUNS = (fifty_thousand_classes, hundred_thousand_batches, two_thousand_epochs)
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    for run in RUNS:
+        if run.__name__ in (sys.argv[1:] or [r.__name__ for r in RUNS]):
+            print(json.dumps({run.__name__: run()}), flush=True)

@@ -1,0 +1,81 @@
+"""Many classes, many batches, many epochs: memory stays bounded and digits stay right."""
+
+import sys
+
+import lightning as L
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+from training import trainer
+
+from lightning_nc import NeuralCollapse, NeuralCollapseCallback, NeuralCollapseWarning
+
+
+@pytest.mark.slow
+def test_fifty_thousand_classes_take_the_memory_of_their_means(long_runs):
+    result = long_runs("fifty_thousand_classes")
+    means = 8 * 50_000 * 1024
+    # the sample and a batch; the means themselves were there before
+    assert result["update"] < 0.7 * means
+    # a copy of the means, the centered ones and their QR decomposition, W in float64, and W against
+    # the means, both normalized
+    assert result["compute"] < 9 * means
+    values = result["values"]
+    assert values["nc0/classes_seen"] == 50_000
+    # two samples per class: sums of squares 0.01 d / 2 in each, and means 2 d apart, up to noise
+    assert values["nc1/cdnv"] == pytest.approx(0.005 / 2.01, rel=0.05)
+    assert values["nc1/rank"] == 1024
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_batches_do_not_drift(long_runs):
+    errors = long_runs("hundred_thousand_batches")
+    assert errors["counts"] == 0
+    assert errors["means"] < 1e-12
+    assert errors["scatter"] < 1e-6
+    assert errors["sums_of_squares"] < 1e-6
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_two_thousand_epochs_take_no_memory_but_their_history(long_runs):
+    result = long_runs("two_thousand_epochs")
+    assert result["lengths"] == [2000] * 8
+    # a number, an epoch and a step in a tuple, for each value of the second half
+    history = 200 * 8 * 1000
+    assert result["memory"][-1] - result["memory"][9] < history + 2**20
+
+
+def test_very_wide_layers_without_a_covariance():
+    metric = NeuralCollapse(10, 200_000, covariance="none")
+    target = torch.arange(64) % 10
+    metric.update(torch.randn(64, 200_000) + 3 * torch.eye(10, 200_000)[target], target)
+    assert metric.means.numel() == 2_000_000
+    assert metric.scatter.numel() == 0
+    with pytest.warns(NeuralCollapseWarning) as told:
+        values = metric.compute()
+    assert any("within-class covariance was not kept" in str(w.message) for w in told)
+    assert values["nc1/cdnv"] > 0
+
+
+def test_covariances_that_do_not_fit_are_refused_before_the_first_step_with_their_bytes():
+    class Wide(L.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.body, self.fc = nn.Linear(4, 30_000), nn.Linear(30_000, 10)
+
+        def training_step(self, batch, batch_idx):
+            return self.fc(self.body(batch[0])).mean()
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    module = Wide()
+    before = {k: v.clone() for k, v in module.state_dict().items()}
+    loader = DataLoader(TensorDataset(torch.randn(8, 4), torch.arange(8)), 8)
+    run = trainer([NeuralCollapseCallback(covariance="per_class")], max_epochs=1)
+    needed = f"{10 * 30_000**2 * 8:,} bytes"
+    with pytest.raises(ValueError, match=f"10 matrices of 30000 x 30000 need {needed}"):
+        run.fit(module, loader)
+    assert all(torch.equal(v, before[k]) for k, v in module.state_dict().items())
