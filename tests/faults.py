@@ -1,4 +1,4 @@
-"""Ten faults, each put into a copy of the package by itself: does the suite notice?
+"""Faults, each put into a copy of the package by itself: does the suite notice?
 
 ``python tests/faults.py`` runs the relevant part of the suite for each and prints the first test that
 fails; it exits with 1 if a fault goes unnoticed.
@@ -35,6 +35,7 @@ class Fault:
 
 
 SITUATIONS = "tests/test_situations.py"
+DISTRIBUTED = ("tests/test_sync.py", "-k", "one_process and two_processes")
 
 FAULTS = (
     Fault(
@@ -106,6 +107,34 @@ FAULTS = (
         "                self._watched.keep_classifier(ONLINE)\n",
         "                pass\n",
         ("tests/test_callback.py", "-k", "classifier_of_an_epoch"),
+    ),
+    Fault(
+        "ranks add up their class means, not their sums",
+        "sync.py",
+        "    yield statistics.means * statistics.counts[:, None]\n",
+        "    yield statistics.means\n",
+        DISTRIBUTED,
+    ),
+    Fault(
+        "a rank's scatter stays around its own means",
+        "sync.py",
+        "        scatter = local.scatter + (delta * local.counts[:, None]).T @ delta\n",
+        "        scatter = local.scatter.clone()\n",
+        DISTRIBUTED,
+    ),
+    Fault(
+        "every rank sends the classifier",
+        "sync.py",
+        "list(_sums(s, sends=rank == r, header=headers[i]))",
+        "list(_sums(s, sends=True, header=headers[i]))",
+        DISTRIBUTED,
+    ),
+    Fault(
+        "the ranks' samples count alike, whatever they stand for",
+        "sync.py",
+        "        stands_for=state.statistics.num_samples,\n",
+        "        stands_for=torch.tensor(1),\n",
+        DISTRIBUTED,
     ),
 )  # fmt: skip
 

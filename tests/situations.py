@@ -12,12 +12,13 @@ import torch
 from lightning.pytorch import seed_everything
 from lightning.pytorch.callbacks import BatchSizeFinder, Callback, ModelCheckpoint
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
+from problems import unchecked_shapes
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, IterableDataset
 from training import BATCH, ROWS, Network, Notes, digits, trainer
 
-from lightning_nc import NeuralCollapseCallback, NeuralCollapseWarning
+from lightning_nc import NeuralCollapseWarning
 
 # Modules
 
@@ -443,10 +444,13 @@ def breaks_and_fits(error, start, train, val):
 
 
 def live(rank, situation, watched, folder):
-    """Run a situation, with the callback or without; everything that may be compared."""
+    """Run a situation, with the callback or without; everything that may be compared.
+
+    Without the checks of shapes, which draw from Python's global random state.
+    """
     seed_everything(0, verbose=False)
     torch.set_num_threads(1)
-    callback = NeuralCollapseCallback(**situation.callback)
+    callback = situation.kind(**situation.callback)
 
     def start(extra=(), **settings):
         module = situation.module()
@@ -460,7 +464,7 @@ def live(rank, situation, watched, folder):
             settings["strategy"] = strategy()
         return trainer(callbacks, package=situation.package(), **settings), module
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), unchecked_shapes():
         warnings.filterwarnings("ignore", ".*this may be a bottleneck.*")
         for text in situation.ignored:
             warnings.filterwarnings("ignore", text)
@@ -477,6 +481,7 @@ def live(rank, situation, watched, folder):
             torch.get_rng_state().tolist(),
             np.random.get_state()[1].tolist(),  # noqa: NPY002
             random.getstate(),
+            [state.tolist() for state in torch.cuda.get_rng_state_all()],
         ],
         "modes": [m.training for m in modules],
         "hooks": sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in modules),

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import jaxtyping
 import lightning as L
 import pytest
 import situations as its
@@ -32,6 +31,7 @@ class Situation:
         checks: What it is about.
         module, train, val: What is trained, and on what.
         callback, trainer: Settings.
+        kind: The class of the callback.
         others: Further callbacks, in front of ours.
         prepare: Called with the module before the Trainer sees it.
         run: How the Trainer is run.
@@ -50,6 +50,7 @@ class Situation:
     val: Callable[[], Any] = its.validation
     callback: dict[str, Any] = field(default_factory=dict)
     trainer: dict[str, Any] = field(default_factory=dict)
+    kind: type = NeuralCollapseCallback
     others: Callable[[], list[Any]] = list
     prepare: Callable[[Any], Any] = bool
     run: Callable[..., Any] = its.fits
@@ -510,42 +511,36 @@ DISTRIBUTED = {
 SITUATIONS = PRECISION | WEIGHTS_AND_NAMESPACES | COMPILED | STEPS | EPOCHS | INTERRUPTED | DISTRIBUTED
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _no_shape_checks():
-    # the checker draws from Python's global random state, which is compared here
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
-
-
 @pytest.fixture(autouse=True)
-def _same_precision_of_products():
+def same_precision_of_products():
     before = torch.get_float32_matmul_precision()
     yield
     torch.set_float32_matmul_precision(before)
 
 
 def live_by_name(rank, name, watched, folder):
-    jaxtyping.config.update("jaxtyping_disable", True)
     return live(rank, SITUATIONS[name], watched, folder)
 
 
-def runs_of(name, watched, folder, request):
-    """What the situation leaves behind, on each rank."""
-    processes = SITUATIONS[name].processes
-    if processes == 0:
-        return [live_by_name(0, name, watched, folder)]
-    pool = request.getfixturevalue("one_process" if processes == 1 else "two_processes")
-    return pool.run(live_by_name, name, watched, folder)
+def check(situation, lives, tmp_path, request):
+    """Run a situation without the callback and with it, and compare.
 
+    Args:
+        situation: The situation.
+        lives: Runs it: called with the rank, whether it is watched, and a folder.
+        tmp_path, request: The test's.
+    """
 
-@pytest.mark.parametrize("name", SITUATIONS)
-def test_training_is_the_same_and_the_values_are_right(name, tmp_path, request):
-    situation = SITUATIONS[name]
-    plain = runs_of(name, False, str(tmp_path / "plain"), request)
+    def run(watched):
+        arguments = {"watched": watched, "folder": str(tmp_path / str(watched))}
+        if situation.processes == 0:
+            return [lives(0, **arguments)]
+        pool = request.getfixturevalue({1: "one_process", 2: "two_processes"}[situation.processes])
+        return pool.run(functools.partial(lives, **arguments))
+
+    plain = run(watched=False)
     with saying(situation.says):
-        watched = runs_of(name, True, str(tmp_path / "watched"), request)
-
+        watched = run(watched=True)
     for one, other in zip(plain, watched, strict=True):
         assert list(one["state"]) == list(other["state"])
         for key, value in one["state"].items():
@@ -559,3 +554,8 @@ def test_training_is_the_same_and_the_values_are_right(name, tmp_path, request):
             mine = {key: value for key, value in run["logged"].items() if key.startswith("nc")}
             assert_close(mine, reference_of(rows), stage)
     situation.also(watched)
+
+
+@pytest.mark.parametrize("name", SITUATIONS)
+def test_training_is_the_same_and_the_values_are_right(name, tmp_path, request):
+    check(SITUATIONS[name], functools.partial(live_by_name, name=name), tmp_path, request)

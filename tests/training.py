@@ -105,10 +105,9 @@ class Network(Notes, L.LightningModule):
 def reference_of(rows, num_classes=NUM_CLASSES):
     """The measures by the independent reference; W is the one that the last row met."""
     h, y, predicted = (torch.cat([row[i] for row in rows]) for i in range(3))
-    h, weight, bias = (t.double().numpy() for t in (h, *rows[-1][3:]))
-    return reference_measures(
-        h, y.numpy(), num_classes, predicted=predicted.numpy(), weight=weight, bias=bias
-    )
+    h, weight, bias = (t.cpu().double().numpy() for t in (h, *rows[-1][3:]))
+    y, predicted = y.cpu().numpy(), predicted.cpu().numpy()
+    return reference_measures(h, y, num_classes, predicted=predicted, weight=weight, bias=bias)
 
 
 def trainer(callbacks=(), package=L, **settings):
