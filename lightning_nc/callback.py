@@ -4,6 +4,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from inspect import signature
 from math import nan
 from typing import TYPE_CHECKING, Any
 
@@ -203,6 +204,12 @@ class NeuralCollapseCallback(_Callback):
         self._detach()
         if self._frozen_every:
             refuse_frozen_pass(trainer.strategy)
+        if self._online and "dataloader_iter" in signature(pl_module.training_step).parameters:
+            raise ValueError(
+                "Expected a training_step that takes a batch, but got one that takes "
+                "`dataloader_iter`, whose batches nobody else sees. Set online=False to measure "
+                "validation only."
+            )
         self._attach(trainer, pl_module)
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:

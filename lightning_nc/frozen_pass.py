@@ -117,7 +117,7 @@ def frozen_pass(
         _eval_mode(pl_module),
         shown,
     ):
-        for index, raw in enumerate(loader):
+        for index, raw in enumerate(_loaded(loader)):
             if index == total:
                 break
             with torch.no_grad():
@@ -153,6 +153,19 @@ def _unknown(sampler: Any) -> ValueError:
         f"a {type(sampler).__name__}, which does not tell the rows that it draws from. "
         f"{_ALTERNATIVE}"
     )
+
+
+def _loaded(loader: DataLoader) -> Iterator[Any]:
+    """The batches of the loader, with an error that says whose processes have failed."""
+    try:
+        yield from loader
+    except Exception as error:
+        raise RuntimeError(
+            "Expected the training data to load in worker processes of the frozen pass's own, which "
+            f"keep the data set as it is, but it failed: {type(error).__name__}: {error}. Does it "
+            "hold tensors on a GPU, or something that cannot be handed to another process? "
+            f"{_ALTERNATIVE}"
+        ) from error
 
 
 def _to_device(trainer: Any, pl_module: Any, batch: Any) -> Any:

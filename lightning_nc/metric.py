@@ -422,6 +422,9 @@ class NeuralCollapse(Metric):
             return torch.zeros(shape, dtype=dtype, device=device)
 
         return {
+            # NaN is equal to nothing: a MetricCollection must not let two metrics share their states;
+            # in front, because older torchmetrics compare the first state only
+            "unshared": zeros() * torch.nan,
             "counts": zeros(classes, dtype=torch.int64),
             "means": zeros(classes, width),
             "scatter": zeros(square, square),
@@ -433,8 +436,6 @@ class NeuralCollapse(Metric):
             "sample_target": zeros(0, dtype=torch.int64),
             "sample_predicted": zeros(0, dtype=torch.int64),
             "rows_seen": zeros(dtype=torch.int64),
-            # NaN is equal to nothing: a MetricCollection must not let two metrics share their states
-            "unshared": zeros() * torch.nan,
         }
 
     def _check_classifier(self, classifier: LinearClassifier) -> None:

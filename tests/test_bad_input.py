@@ -215,6 +215,19 @@ def test_validation_of_a_network_whose_hook_never_fires_is_refused():
         )
 
 
+@pytest.mark.filterwarnings("ignore:.*`dataloader_iter`")
+def test_a_step_that_takes_its_batches_itself_is_refused():
+    class Iterates(Network):
+        def training_step(self, dataloader_iter):
+            batch, batch_idx, _ = next(dataloader_iter)
+            return super().training_step(batch, batch_idx)
+
+    with pytest.raises(ValueError, match=r"one that takes `dataloader_iter`.*online=False"):
+        fit(Iterates(), [NeuralCollapseCallback()])
+    run = fit(Iterates(), [NeuralCollapseCallback(online=False)])
+    assert "nc1/cdnv/val" in run.callback_metrics
+
+
 class Unhooked(Functional):
     """Its classifier is applied as a function, by hand or only every other batch."""
 

@@ -10,11 +10,22 @@ from training import BATCH, ROWS, assert_close, digits, fit
 
 from lightning_nc import NeuralCollapseCallback
 
-FORMS = {
-    "inner": lambda m: setattr(m, "net", torch.compile(m.net, backend="aot_eager", fullgraph=True)),
-    "in place": lambda m: m.compile(backend="aot_eager", fullgraph=True),
-    "inductor": lambda m: setattr(m, "net", torch.compile(m.net, fullgraph=True)),
-}
+
+def compiled(form):
+    """A LightningModule in one of the usual forms, and what the Trainer is given."""
+    module = given = Inner()
+    match form:
+        case "inner":
+            module.net = torch.compile(module.net, backend="aot_eager", fullgraph=True)
+        case "in place":
+            module.compile(backend="aot_eager", fullgraph=True)
+        case "inductor":
+            module.net = torch.compile(module.net, fullgraph=True)
+        case "whole":
+            # what the step notes for the test makes graphs of its own
+            torch._dynamo.config.recompile_limit = 64
+            given = torch.compile(module, backend="aot_eager")
+    return module, given
 
 
 def lives(rank, form, callbacks, fits=1, **settings):
@@ -23,12 +34,11 @@ def lives(rank, form, callbacks, fits=1, **settings):
 
     torch._dynamo.reset()
     counters.clear()
-    module = Inner()
-    FORMS[form](module)
+    module, given = compiled(form)
     for i in range(fits):
         module.noted.clear()
         mine = [NeuralCollapseCallback(**c) for c in callbacks[i]]
-        run = fit(module, mine, **settings)
+        run = fit(given, mine, **settings)
     if mine:
         for stage in ("train_online", "val"):
             assert_close(run.callback_metrics, module.reference(stage, run.current_epoch - 1), stage)
@@ -46,6 +56,10 @@ def test_hooks_cost_no_graph_and_no_break(form, one_process):
     # a classifier that is chosen by itself is known after the first batch: one graph more
     [(graphs, breaks)] = one_process.run(lives, form, [[CHOSEN]])
     assert (graphs, breaks) == (plain + 1, {})
+
+
+def test_a_whole_module_that_was_compiled_before_the_trainer_is_measured(one_process):
+    one_process.run(lives, "whole", [[NAMED]])
 
 
 @pytest.mark.slow

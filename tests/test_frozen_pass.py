@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
+    Dataset,
     DistributedSampler,
     IterableDataset,
     RandomSampler,
@@ -17,6 +18,7 @@ from torch.utils.data import (
     SubsetRandomSampler,
     TensorDataset,
     WeightedRandomSampler,
+    get_worker_info,
 )
 from training import BATCH, ROWS, Network, digits, fit, forward_of_pair, trainer
 
@@ -208,6 +210,24 @@ def test_progress_is_shown_in_a_bar_or_said(monkeypatch, capsys):
     monkeypatch.setattr(module, "rank_zero_info", said.append)
     fit(Network(), [NeuralCollapseCallback(frozen_every_n_epochs=2)], max_epochs=1)
     assert said == [f"Neural collapse, frozen pass: {s}% of 4 batches" for s in (25, 50, 75, 100)]
+
+
+class AtHome(Dataset):
+    """Refuses to be read in another process, as a data set of CUDA tensors would."""
+
+    def __len__(self):
+        return ROWS
+
+    def __getitem__(self, index):
+        if get_worker_info() is not None:
+            raise OSError("not here")
+        return digits()[index]
+
+
+def test_data_that_do_not_load_in_another_process_are_refused_with_the_alternative():
+    callback = NeuralCollapseCallback(frozen_every_n_epochs=1)
+    with pytest.raises(RuntimeError, match=r"(?s)of the frozen pass's own.*OSError.*val_1"):
+        fit(Network(), [callback], train=DataLoader(AtHome(), BATCH))
 
 
 def test_an_error_in_the_pass_leaves_training_as_it_was():

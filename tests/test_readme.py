@@ -74,6 +74,16 @@ def test_the_yaml_block_configures_the_callback():
     assert callback._capture_settings["layers"] == {"backbone.*": "spatial_mean"}
 
 
+def test_the_oldest_versions_are_those_of_the_package():
+    project = (Path(__file__).parent.parent / "pyproject.toml").read_text()
+    [command] = [line for block in blocks("sh") for line in block.splitlines() if "lightning==" in line]
+    told = dict(re.findall(r'"?([a-z-]+)(?:\[signatures\])?==([\d.]+)', command))
+    for name in ("lightning", "torchmetrics", "jsonargparse"):
+        [least] = re.findall(rf'"{name}(?:\[signatures\])?>=([\d.]+)', project)
+        assert told[name].removesuffix(".0") == least.removesuffix(".0")
+    assert told["pytorch-lightning"] == told["lightning"]
+
+
 def test_both_commands_are_there_and_start_from_nothing():
     commands = [line for block in blocks("bash") for line in block.splitlines()]
     assert len(commands) == 2
