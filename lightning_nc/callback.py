@@ -255,10 +255,10 @@ class NeuralCollapseCallback(_Callback):
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Find the labels, so that a batch without them is refused before it is trained on."""
-        if self._measures_online or not self._stepped:
+        if self._online and (self._measures_online or not self._stepped):
             with self._harmless(trainer, f"A batch of {ONLINE}"):
                 self._watched.begin(batch)
-                if self._online and not self._stepped:
+                if not self._stepped:
                     self._watched.capture.watch_dropout()
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:

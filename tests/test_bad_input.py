@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from lightning.pytorch import seed_everything
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from training import BATCH, ROWS, Network, digits, fit, trainer
@@ -166,6 +167,7 @@ def test_data_that_allow_no_measure_are_explained_once(x, y, settings, text):
 
 def test_more_classes_than_the_features_can_hold_are_said():
     callback = NeuralCollapseCallback(online=False)
+    seed_everything(0, verbose=False)
     with pytest.warns(NeuralCollapseWarning, match=r"10 classes in 4 features: a simplex ETF needs"):
         run = fit(Network(width=4), [callback])
     assert float(run.callback_metrics["nc1/rank/val"]) <= 4
@@ -226,6 +228,18 @@ def test_a_step_that_takes_its_batches_itself_is_refused():
         fit(Iterates(), [NeuralCollapseCallback()])
     run = fit(Iterates(), [NeuralCollapseCallback(online=False)])
     assert "nc1/cdnv/val" in run.callback_metrics
+
+
+def test_unlabelled_training_goes_with_labelled_validation():
+    class Unlabelled(Network):
+        def training_step(self, batch, batch_idx):
+            return self(batch).square().mean()
+
+    run = fit(Unlabelled(), [NeuralCollapseCallback(online=False)], train=DataLoader(X, BATCH),
+              num_sanity_val_steps=0)  # fmt: skip
+    assert "nc1/cdnv/val" in run.callback_metrics
+    with pytest.raises(ValueError, match=r"but got a tensor of shape \(48, 64\)"):
+        fit(Unlabelled(), [NeuralCollapseCallback()], train=DataLoader(X, BATCH))
 
 
 class Unhooked(Functional):
