@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from inspect import signature
 from math import nan
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from lightning.pytorch import Callback as _LightningCallback
@@ -14,10 +14,12 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning_utilities.core import rank_zero
 from torch import Tensor
 
+from lightning_nc.dashboard import headlines
 from lightning_nc.frozen_pass import frozen_loader, frozen_pass
 from lightning_nc.functional.measures import select
+from lightning_nc.gallery import Gallery
 from lightning_nc.history import History
-from lightning_nc.loggers import log_now, spare_second_sync
+from lightning_nc.loggers import log_now, spare_second_sync, takes_figures
 from lightning_nc.notices import NeuralCollapseWarning
 from lightning_nc.observation import Observation
 from lightning_nc.recorder import HEAD, Recorded
@@ -42,6 +44,7 @@ else:
 
 TASKS = ("multiclass", "binary")
 ONLINE, FROZEN = "train_online", "train"
+PICTURES = "pictures"
 
 
 class NeuralCollapseCallback(_Callback):
@@ -84,14 +87,21 @@ class NeuralCollapseCallback(_Callback):
         forwards: Which forward of a step counts when there are several: "first", "last" or "all".
         covariance: "pooled", "per_class" (num_classes times the memory) or "none" (traces only, for
             very wide layers).
-        measures: Keys, globs, "default", or functions by dotted path.
+        measures: A list of keys, globs, "default", or functions by dotted path, which are logged under
+            ``custom/``; their parameters are named like the attributes of
+            :class:`lightning_nc.functional.measures.Evidence`.
         ignore_index: Label of rows to leave out, or None.
         max_rows_per_batch: At most this many rows of a batch enter, a uniform random subset; for
             token-level features.
+        figures_every_n_epochs: How often pictures go to the loggers, of the stages measured then; the
+            last epoch always, where it is known beforehand; less often where epochs are so short that
+            drawing would take more than a tenth of the time. 0: never.
+        class_names: Names of the classes, for the pictures.
+        prog_bar: Show one value each for NC1 to NC4 in the progress bar.
         prefix: Put before every key as it is, so let it end in "/"; two instances with equal keys are
             refused.
-        seed: For the sample, random subsets and the frozen pass; the global random state is never
-            touched.
+        seed: Seed of the sample, of random subsets and of the frozen pass; the global random state is
+            never touched.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -109,18 +119,21 @@ class NeuralCollapseCallback(_Callback):
         layers: list[str] | dict[str, str] = [],  # noqa: B006 - never changed; jsonargparse shows it
         pool: str = "auto",
         target: str | int | Callable[[Any], Any] | None = None,
-        task: str = "multiclass",
+        task: Literal["multiclass", "binary"] = "multiclass",
         num_classes: int | None = None,
         online: bool = True,
         frozen_every_n_epochs: int = 0,
         inference: str | Callable[[Any, Any], Any] | None = None,
         every_n_epochs: int = 1,
         every_n_steps: int | None = None,
-        forwards: str = "last",
-        covariance: str = "pooled",
+        forwards: Literal["first", "last", "all"] = "last",
+        covariance: Literal["pooled", "per_class", "none"] = "pooled",
         measures: list[str] = ["default"],  # noqa: B006
         ignore_index: int | None = -100,
         max_rows_per_batch: int | None = None,
+        figures_every_n_epochs: int = 10,
+        class_names: list[str] | None = None,
+        prog_bar: bool = False,
         prefix: str = "",
         seed: int = 0,
     ) -> None:
@@ -130,6 +143,7 @@ class NeuralCollapseCallback(_Callback):
         _require_at_least("every_n_epochs", every_n_epochs, 1)
         _require_at_least("every_n_steps", every_n_steps, 1)
         _require_at_least("frozen_every_n_epochs", frozen_every_n_epochs, 0)
+        _require_at_least("figures_every_n_epochs", figures_every_n_epochs, 0)
         _require_at_least("num_classes", num_classes, 2)
         _require_at_least("max_rows_per_batch", max_rows_per_batch, 1)
         _require_at_least("seed", seed, 0)
@@ -152,16 +166,22 @@ class NeuralCollapseCallback(_Callback):
         self._online = online
         self._frozen_every = frozen_every_n_epochs
         self._inference = inference
-        self._schedule = Schedule({FROZEN: frozen_every_n_epochs}, every_n_epochs, every_n_steps)
+        how_often = {FROZEN: frozen_every_n_epochs, PICTURES: figures_every_n_epochs}
+        self._schedule = Schedule(how_often, every_n_epochs, every_n_steps)
+        self._figures_every = figures_every_n_epochs
+        self._class_names = class_names
+        self._prog_bar = prog_bar
         self._prefix = prefix
         self._seed = seed
         self.history = History()
         self.statistics: dict[str, ClassStatistics] = {}
         self._said: set[str] = set()
+        self._phase = "fit"
         self._forget_run()
 
     def _forget_run(self) -> None:
         self._observed: Observation | None = None
+        self._gallery = Gallery(self._keys, self._prefix, self._class_names, self._say)
         self._stepped = False
         self._measures_online = self._measures_val = False
 
@@ -180,14 +200,18 @@ class NeuralCollapseCallback(_Callback):
         return {"history": self.history.state_dict(), "schedule": self._schedule.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with the history of a checkpoint."""
-        self.history = History.from_state_dict(state_dict["history"])
-        self._schedule.load_state_dict(state_dict["schedule"])
+        """Go on with the history of a checkpoint; one that is only tested leaves the run's own."""
+        if self._phase == "fit":
+            self.history = History.from_state_dict(state_dict.get("history", {}))
+            self._schedule.load_state_dict(state_dict.get("schedule", {}))
 
     # Setting up and clearing away
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Refuse settings that cannot work, before anything runs."""
+        self._phase = stage
+        if stage == "fit" and getattr(trainer, "ckpt_path", None):
+            self.history = History()  # that of the checkpoint comes next, if it has one
         for other in trainer.callbacks:
             if not isinstance(other, NeuralCollapseCallback) or other is self:
                 continue
@@ -202,6 +226,8 @@ class NeuralCollapseCallback(_Callback):
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Attach the hooks: before the sanity check, and after the tuner has run."""
         self._detach()
+        self._said.clear()
+        self.statistics.clear()
         if self._frozen_every:
             refuse_frozen_pass(trainer.strategy)
         if self._online and "dataloader_iter" in signature(pl_module.training_step).parameters:
@@ -244,6 +270,11 @@ class NeuralCollapseCallback(_Callback):
         """Check the frozen pass on one batch, before the first optimizer step."""
         # what a run before this one has logged beyond the step where this one starts is not its past
         self.history = self.history.until(trainer.global_step)
+        # a monitor looks at every epoch's end, and a resumed run may have nothing to measure there yet
+        for key in self.history:
+            known = torch.tensor(self.history[key][-1].value)
+            trainer.callback_metrics.setdefault(key, known)
+        self._watched.capture.expect_anew()
         self._start_epoch(trainer)
         if self._frozen_every:
             self._run_frozen_pass(trainer, pl_module, max_batches=1)
@@ -280,9 +311,10 @@ class NeuralCollapseCallback(_Callback):
                 self._watched.require_a_forward()
             if self._measures_online:
                 self._watched.commit(ONLINE)
-            self._watched.drop()
-        if manual and not self._stepped:
+        if not self._stepped and (manual or self._watched.has_stepped):
             self._note_first_step()
+        with self._harmless(trainer, f"A batch of {ONLINE}"):
+            self._watched.drop()
         if self._schedule.ends_window(trainer.global_step) and self._measures_online:
             self._finish(trainer, pl_module, ONLINE, at_once=True)
             self._start_epoch(trainer)
@@ -303,6 +335,7 @@ class NeuralCollapseCallback(_Callback):
                 self._watched.abandon(FROZEN)
                 self._said.add(f"failed: Stage {FROZEN}")  # this rank has just said it
             self._finish(trainer, pl_module, FROZEN)
+        self._show_run(trainer)
 
     def _note_first_step(self) -> None:
         """From here on, nothing that goes wrong in measuring is raised."""
@@ -399,21 +432,28 @@ class NeuralCollapseCallback(_Callback):
         self._measures_online = self._online and due
 
     def _is_due(self, trainer: Any, stage: str) -> bool:
-        is_last = (
+        return self._schedule.is_due(stage, trainer.current_epoch, self._is_last(trainer))
+
+    def _is_last(self, trainer: Any) -> bool:
+        """Whether this epoch is known to be the last."""
+        return (
             trainer.current_epoch + 1 == trainer.max_epochs
-            or trainer.should_stop
+            or (trainer.should_stop and self._may_stop(trainer))
             or 0 <= trainer.max_steps <= trainer.global_step
         )
-        return self._schedule.is_due(stage, trainer.current_epoch, is_last)
+
+    @staticmethod
+    def _may_stop(trainer: Any) -> bool:
+        """Whether a wish to stop is granted: not before the least number of epochs and steps."""
+        enough_epochs = trainer.current_epoch + 1 >= (trainer.min_epochs or 0)
+        return enough_epochs and trainer.global_step >= (trainer.min_steps or 0)
 
     def _run_frozen_pass(self, trainer: Any, pl_module: Any, max_batches: int | None = None) -> None:
         self._watched.reset(FROZEN)
-        loader = frozen_loader(
-            trainer.train_dataloader,
-            trainer.num_training_batches,
-            self._seed,
-            rank=trainer.global_rank,
-            world_size=trainer.world_size,
+        source = trainer.train_dataloader, trainer.num_training_batches, self._seed
+        loader, longest = (
+            frozen_loader(*source, rank=rank, world_size=trainer.world_size)
+            for rank in (trainer.global_rank, 0)
         )
         full = len(trainer.train_dataloader)
         if trainer.num_training_batches < full:
@@ -430,6 +470,7 @@ class NeuralCollapseCallback(_Callback):
             after=lambda batch: self._commit(FROZEN),
             inference=self._inference,
             max_batches=max_batches,
+            num_forwards=len(longest),
         )
 
     def _finish(self, trainer: Any, pl_module: Any, stage: str, at_once: bool = False) -> None:
@@ -445,8 +486,11 @@ class NeuralCollapseCallback(_Callback):
             values = {self._key(key, stage): value for key, value in recorded.values.items()}
         else:
             values = dict.fromkeys(self._keys_of(stage), torch.tensor(nan))
-        self._log(trainer, pl_module, values, at_once)
-        self._remember(trainer, stage, recorded, values)
+        with self._harmless(trainer, f"Logging stage {stage}"):
+            self._log(trainer, pl_module, values, at_once)
+            self._remember(trainer, stage, recorded, values)
+        if recorded is not None and not trainer.sanity_checking:
+            self._show_stage(trainer, stage, recorded)
 
     def _keys_of(self, stage: str) -> list[str]:
         """What the stage has logged before, or where it has not, what it may log."""
@@ -472,12 +516,40 @@ class NeuralCollapseCallback(_Callback):
                 batch_size=1,
                 add_dataloader_idx=False,
             )
+        if self._prog_bar:
+            short = headlines(values, self._prefix)
+            for name, value in short.items():
+                pl_module.log(name, value, prog_bar=True, logger=False, on_step=at_once,
+                              on_epoch=not at_once, batch_size=1, add_dataloader_idx=False)  # fmt: skip
+
+    # Pictures
+
+    def _draws(self, trainer: Any) -> bool:
+        if not self._figures_every or trainer.sanity_checking or not takes_figures(trainer):
+            return False
+        due = trainer.state.fn != "fit" or self._is_due(trainer, PICTURES)
+        return due and self._gallery.affords(trainer.current_epoch, self._is_last(trainer))
+
+    def _show_stage(self, trainer: Any, stage: str, recorded: Recorded) -> None:
+        self._gallery.hang(trainer)
+        if stage == ONLINE and self._frozen_every:
+            return  # the frozen pass shows the same data, without the noise of training
+        if HEAD in recorded.accumulated and recorded.values and self._draws(trainer):
+            with self._harmless(trainer, f"Drawing stage {stage}"):
+                accumulated = recorded.accumulated[HEAD]
+                self._gallery.show_stage(trainer, stage, accumulated, stage in (ONLINE, FROZEN))
+
+    def _show_run(self, trainer: Any) -> None:
+        if self._draws(trainer):
+            with self._harmless(trainer, "Drawing the run"):
+                layers, is_last = self._watched.capture.layer_names, self._is_last(trainer)
+                self._gallery.show_run(trainer, self.history, layers, is_last)
+            self._schedule.measured(PICTURES, trainer.current_epoch)
 
     def _remember(
         self, trainer: Any, stage: str, recorded: Recorded | None, values: Mapping[str, Tensor]
     ) -> None:
-        if not trainer.sanity_checking:
-            self._schedule.measured(stage, trainer.current_epoch)
+        self._schedule.measured(stage, trainer.current_epoch)
         for name, accumulated in (recorded.accumulated if recorded else {}).items():
             place = stage if name == HEAD else f"{stage}/{name}"
             self.statistics[place] = accumulated.statistics.to("cpu")

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from lightning_nc.dotted_path import import_function
 from lightning_nc.values import decide
@@ -90,7 +91,12 @@ class Capture:
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
         classifier = classifier and _without_wrappers(classifier)
         self._candidates = _find_classifiers(self._modules, classifier)
-        self._sharded = {name for name, module in self._candidates.items() if not _is_whole(module)}
+        self._copied = {name for name, module in self._candidates.items() if not _is_whole(module)}
+        self._trained = {
+            name
+            for name, module in self._candidates.items()
+            if any(parameter.requires_grad for parameter in module.parameters())
+        }
         self._pools = _find_layers(self._modules, layers, pool)
         self.classifier_name = classifier
         self._label_shape: torch.Size | None = None
@@ -160,12 +166,28 @@ class Capture:
 
         Args:
             label_shape: Shape of the batch's labels, by which token-level features are told.
-            keep_parameters: Copy weight and bias in the forward where they are sharded outside of it.
+            keep_parameters: Copy weight and bias in the forward where they cannot be read later.
         """
         self._close()
         self._open = True
         self._label_shape = label_shape
         self._keeps_parameters = keep_parameters
+
+    def expect_anew(self) -> None:
+        """Forget that a forward has come by: another phase of the run has to show one of its own."""
+        self._has_fired = False
+
+    def copy_parameters(self) -> None:
+        """From now on, copy weight and bias in the forward: they have changed before they were read."""
+        self._copied.update(self._candidates)
+
+    @property
+    def weight_version(self) -> int | None:
+        """Changes with each optimizer step, or None where that cannot be told."""
+        if self.classifier_name is None or self.classifier_name in self._copied:
+            return None
+        weight = self._candidates[self.classifier_name]._parameters.get("weight")
+        return None if weight is None or weight.is_inference() else weight._version
 
     def hold_errors(self) -> None:
         """From now on, raise what goes wrong in a hook not in the forward but when it is taken."""
@@ -212,8 +234,7 @@ class Capture:
         """
         if self.counted is not None and self.counted.parameters is not None:
             return self.counted.parameters
-        module = self._candidates[self._current_name()]
-        return module.weight, module.bias
+        return _read(self._candidates[self._current_name()])
 
     def _current_name(self) -> str:
         """The classifier, or what may turn out to be it."""
@@ -255,13 +276,14 @@ class Capture:
         if not args or args[0].is_nested:  # nested: inside torch's own encoder layers
             return
         x = args[0].detach()
-        # without a graph, nothing keeps the network from changing it in place afterwards
-        self._current.features = x if torch.is_grad_enabled() else x.clone()
+        # where autograd does not keep it, the network may change it in place afterwards
+        kept = torch.is_grad_enabled() and name in self._trained
+        self._current.features = x if kept else x.clone()
         self._current.name = name
-        if name in self._sharded and self._keeps_parameters:
-            module = self._candidates[name]
-            bias = None if module.bias is None else module.bias.detach().clone()
-            self._current.parameters = module.weight.detach().clone(), bias
+        if name in self._copied and self._keeps_parameters:
+            weight, bias = _read(self._candidates[name])
+            bias = None if bias is None else bias.detach().clone()
+            self._current.parameters = weight.detach().clone(), bias
         if self._dropped is not None:
             # the same memory, still held here: reshaping between the two does not hide it
             memory = self._dropped.untyped_storage().data_ptr()
@@ -276,8 +298,10 @@ class Capture:
         self._has_fired = True
         self._num_forwards += 1
         # only the forwards that can count are held; which layer counts is open in the first batch
-        replaces = self._policy == "last" and settled
-        self._finished = [self._current] if replaces else [*self._finished, self._current]
+        if not settled or self._policy == "all":
+            self._finished = [*self._finished, self._current]
+        elif self._policy == "last" or not self._finished:
+            self._finished = [self._current]
         self._current = Forward(layers={} if settled else dict(self._current.layers))
 
     def _keep_pooled(self, name: str, args: tuple[Any, ...], output: Any) -> None:
@@ -352,9 +376,26 @@ def _without_wrappers(path: str) -> str:
 
 def _is_whole(module: nn.Linear) -> bool:
     """False where a rank keeps a share of the weight outside of the forward (FSDP, ZeRO)."""
+    if parametrize.is_parametrized(module, "weight"):  # computed whenever it is read
+        return True
     weight = getattr(module, "weight", None)
     shape = (module.out_features, module.in_features)
     return isinstance(weight, Tensor) and weight.shape == shape and not hasattr(weight, "device_mesh")
+
+
+def _read(module: nn.Linear) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias; reading a parametrized weight must not change it, as spectral_norm does."""
+    if not parametrize.is_parametrized(module):
+        return module.weight, module.bias
+    parts: Any = module.parametrizations
+    modes = [(part, part.training) for part in parts.modules()]
+    parts.eval()
+    try:
+        with torch.no_grad():
+            return module.weight, module.bias
+    finally:
+        for part, mode in modes:
+            part.training = mode
 
 
 def _find_classifiers(modules: Mapping[str, nn.Module], classifier: str | None) -> dict[str, nn.Linear]:

@@ -6,6 +6,7 @@ mode, and the global random states, put back afterwards.
 """
 
 import inspect
+import itertools
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
@@ -95,6 +96,7 @@ def frozen_pass(
     after: Callable[[Any], None],
     inference: str | Callable[[Any, Any], Any] | None = None,
     max_batches: int | None = None,
+    num_forwards: int = 0,
 ) -> None:
     """Run the network over a loader in eval mode, without a trace.
 
@@ -107,26 +109,31 @@ def frozen_pass(
         inference: How the network runs on a batch: None (``forward`` on the inputs), the name of a
             method that takes the batch and its index, or a function of the module and the batch.
         max_batches: Stop after as many.
+        num_forwards: Forwards that every rank makes; one without a batch for the last of them repeats
+            its own, which does not count.
     """
     total = len(loader) if max_batches is None else min(max_batches, len(loader))
     run = _runner(pl_module, inference)
-    shown = _Progress(trainer, total if max_batches is None else 0)
     with (
         _buffers_of_rank_zero(pl_module, trainer.world_size),
         _isolated_random_state(trainer.strategy.root_device),
         _eval_mode(pl_module),
-        shown,
+        _without_logging(pl_module),
+        _Progress(trainer, total if max_batches is None else 0) as shown,
+        torch.no_grad(),
     ):
-        for index, raw in enumerate(_loaded(loader)):
-            if index == total:
-                break
-            with torch.no_grad():
-                batch = _to_device(trainer, pl_module, raw)
-                before(batch)
-                with trainer.precision_plugin.forward_context():
-                    run(batch, index)
-                after(batch)
+        batch, index = None, -1
+        for index, raw in enumerate(itertools.islice(_loaded(loader), total)):
+            batch = _to_device(trainer, pl_module, raw)
+            before(batch)
+            with trainer.precision_plugin.forward_context():
+                run(batch, index)
+            after(batch)
             shown.advance()
+        # a forward may wait for the other ranks, which may have a batch more
+        if batch is not None and index + 1 < num_forwards and max_batches is None:
+            with trainer.precision_plugin.forward_context():
+                run(batch, index + 1)
 
 
 def _training_rows(sampler: Any) -> tuple[np.ndarray, bool]:
@@ -216,27 +223,42 @@ def _forward(pl_module: Any, batch: Any) -> Any:
 
 @contextmanager
 def _buffers_of_rank_zero(module: nn.Module, world_size: int) -> Iterator[None]:
-    """The network that is saved and used: DDP lets each rank's BatchNorm statistics drift apart."""
-    buffers = [b for b in module.buffers() if world_size > 1 and 0 not in b.stride()]
-    if not buffers:
-        yield
-        return
-    as_bytes = [buffer.detach().reshape(-1).view(torch.uint8) for buffer in buffers]
-    own = torch.cat(as_bytes)
-    shared = own.clone()
-    torch.distributed.broadcast(shared, src=0)
-    sizes = [len(part) for part in as_bytes]
+    """The network that is saved and used: DDP lets each rank's BatchNorm statistics drift apart.
+
+    Afterwards each rank has its own back, also where a forward changes buffers in eval mode.
+    """
+    # an expanded buffer cannot be written to, so that nobody does
+    places = [
+        (m, name, buffer)
+        for m in module.modules()
+        for name, buffer in m._buffers.items()
+        if buffer is not None and 0 not in buffer.stride()
+    ]
+    own = [buffer.detach().clone() for _, _, buffer in places]
+    if world_size > 1 and own:
+        as_bytes = [buffer.reshape(-1).view(torch.uint8) for buffer in own]
+        shared = torch.cat(as_bytes)
+        torch.distributed.broadcast(shared, src=0)
+        contents = shared.split([len(part) for part in as_bytes])
+        with torch.no_grad():
+            for (_, _, buffer), content in zip(places, contents, strict=True):
+                buffer.copy_(content.clone().view(buffer.dtype).view(buffer.shape))
     try:
-        _write(buffers, shared.split(sizes))
         yield
     finally:
-        _write(buffers, own.split(sizes))
+        with torch.no_grad():
+            for (m, name, buffer), content in zip(places, own, strict=True):
+                m._buffers[name] = buffer.copy_(content)
 
 
-def _write(buffers: Sequence[Tensor], contents: Sequence[Tensor]) -> None:
-    with torch.no_grad():
-        for buffer, content in zip(buffers, contents, strict=True):
-            buffer.copy_(content.clone().view(buffer.dtype).view(buffer.shape))
+@contextmanager
+def _without_logging(pl_module: Any) -> Iterator[None]:
+    """What a step logs of this pass would mix with what it has logged of its own."""
+    pl_module.__dict__["log"] = lambda *args, **kwargs: None
+    try:
+        yield
+    finally:
+        del pl_module.__dict__["log"]
 
 
 @contextmanager
@@ -278,8 +300,9 @@ class _Progress:
 
             self._bar = tqdm(total=total, desc="Neural collapse, frozen pass", leave=False, position=1)
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> "_Progress":
         self._last_word = time.monotonic()
+        return self
 
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:

@@ -44,6 +44,8 @@ class Observation:
         self._recorders: dict[str, Recorder] = {}
         self._labels: Tensor | None = None
         self._kept_for: Forward | None = None
+        self._version: int | None = None
+        self._silent: set[str] = set()
         self.capture.attach()
 
     def detach(self) -> None:
@@ -65,6 +67,12 @@ class Observation:
         if self._labels is not None:
             keeps = weights_move or not self._recorder(stage).keeps_classifier
             self.capture.begin(self._labels.shape, keep_parameters=keeps)
+        self._version = self.capture.weight_version
+
+    @property
+    def has_stepped(self) -> bool:
+        """Whether the classifier has changed since the batch began."""
+        return self._version is not None and self._version != self.capture.weight_version
 
     def drop(self) -> None:
         """Forget the batch."""
@@ -85,12 +93,22 @@ class Observation:
         if self._labels is not None and not self.capture.has_fired:
             raise RuntimeError(self.capture.explain_silence())
 
-    def keep_classifier(self, stage: str) -> None:
-        """Copy the classifier, once per forward: a later optimizer step changes it."""
+    def keep_classifier(self, stage: str, is_over: bool = False) -> None:
+        """Copy the classifier, once per forward: a later optimizer step changes it.
+
+        Args:
+            stage: The stage.
+            is_over: Whether the batch is over: an optimizer may have stepped without telling.
+        """
         counted = self.capture.counted
-        if counted is not None and counted is not self._kept_for:
-            self._recorder(stage).keep_classifier(*self.capture.weight_and_bias())
-            self._kept_for = counted
+        if counted is None or counted is self._kept_for:
+            return
+        if is_over and counted.parameters is None and self.has_stepped:
+            # this W is not the one that the features met: from now on, it is copied there
+            self.capture.copy_parameters()
+            return
+        self._recorder(stage).keep_classifier(*self.capture.weight_and_bias())
+        self._kept_for = counted
 
     def commit(self, stage: str, weights_move: bool = True) -> None:
         """Add the batch's features to a stage.
@@ -100,7 +118,7 @@ class Observation:
             weights_move: False where the classifier stands still during the stage: it is copied once.
         """
         if weights_move or not self._recorder(stage).keeps_classifier:
-            self.keep_classifier(stage)
+            self.keep_classifier(stage, is_over=True)
         labels, capture = self._labels, self.capture
         chosen_before, num_forwards = capture.classifier_name, capture.num_forwards
         self._labels = self._kept_for = None
@@ -113,6 +131,8 @@ class Observation:
         if labels is not None:
             for forward in forwards:
                 self._recorder(stage).add(forward, labels, capture.num_rows)
+            if not forwards:
+                self._silent.add(stage)
         if num_forwards > 1 and chosen_before is not None and self._says_several:
             self._say(
                 "several forwards",
@@ -134,6 +154,7 @@ class Observation:
     def reset(self, *stages: str) -> None:
         """Start these stages anew."""
         for stage in stages:
+            self._silent.discard(stage)
             self._recorder(stage).reset()
 
     def abandon(self, stage: str) -> None:
@@ -142,7 +163,10 @@ class Observation:
 
     def close(self, stage: str, device: torch.device, distributed: bool) -> Recorded:
         """The values of a stage; every rank has to call it."""
-        return self._recorder(stage).close(device, distributed)
+        recorded = self._recorder(stage).close(device, distributed)
+        if "empty" in recorded.notices and stage in self._silent:  # there were labels
+            recorded.notices["empty"] = self.capture.explain_silence()
+        return recorded
 
     def _recorder(self, stage: str) -> Recorder:
         if stage not in self._recorders:

@@ -131,6 +131,7 @@ class Recorder:
             ValueError: If features and labels, or classifier and classes, do not fit.
         """
         predicted = forward.predicted
+        self.check(forward, target, num_rows)  # all of it or nothing
         for name, features in self._parts(forward):
             metric = self._metric(name, features, num_rows)
             h, y = metric.check(features, target)

@@ -94,4 +94,5 @@ class Schedule:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where a checkpoint stopped."""
-        self._measured_in = {str(stage): int(epoch) for stage, epoch in state["measured_in"].items()}
+        measured_in = state.get("measured_in", {})
+        self._measured_in = {str(stage): int(epoch) for stage, epoch in measured_in.items()}

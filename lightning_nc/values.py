@@ -412,6 +412,11 @@ class LinearClassifier:
         # a single row left over is one class, not a binary head
         return _built(LinearClassifier, weight=self.weight[classes], bias=bias)
 
+    def to(self, device: torch.device | str) -> "LinearClassifier":
+        """The same classifier on another device."""
+        bias = None if self.bias is None else self.bias.to(device)
+        return _built(LinearClassifier, weight=self.weight.to(device), bias=bias)
+
     def snapshot(self) -> "LinearClassifier":
         """A copy that later training steps do not change."""
         bias = None if self.bias is None else self.bias.clone()
@@ -433,6 +438,12 @@ class FeatureSample:
     target: Int[Tensor, " R"]
     predicted: Int[Tensor, " R"] | None
     seen: int
+
+    def to(self, device: torch.device | str) -> "FeatureSample":
+        """The same sample on another device."""
+        predicted = None if self.predicted is None else self.predicted.to(device)
+        features, target = self.features.to(device), self.target.to(device)
+        return FeatureSample(features, target, predicted, self.seen)
 
     def valid(self) -> "FeatureSample":
         """The rows whose label counts."""
@@ -500,6 +511,15 @@ class Accumulated:
     tallies: Tallies
     classifier: LinearClassifier | None = None
     decisions: Decisions | None = None
+
+    def to(self, device: torch.device | str) -> "Accumulated":
+        """The same on another device, less the counted decisions."""
+        return Accumulated(
+            statistics=self.statistics.to(device),
+            sample=self.sample.to(device),
+            tallies=Tallies(*torch.stack(self.tallies).to(device)),
+            classifier=self.classifier and self.classifier.to(device),
+        )
 
 
 def decide(logits: Float[Tensor, "..."]) -> Int[Tensor, " B"]:

@@ -6,6 +6,7 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.callbacks import TQDMProgressBar
 from torch import nn
 from torch.utils.data import (
     BatchSampler,
@@ -202,7 +203,8 @@ def test_limited_training_is_said_once():
 def test_progress_is_shown_in_a_bar_or_said(monkeypatch, capsys):
     from lightning_nc import frozen_pass as module
 
-    fit(Network(), [NeuralCollapseCallback(frozen_every_n_epochs=1)], enable_progress_bar=True)
+    bar = TQDMProgressBar()  # Lightning takes another one where rich is installed
+    fit(Network(), [NeuralCollapseCallback(frozen_every_n_epochs=1), bar], enable_progress_bar=True)
     assert "Neural collapse, frozen pass:   0%|" in capsys.readouterr().err
 
     said = []

@@ -35,6 +35,7 @@ class Measure:
         source: Who defined it.
         default: Whether it is logged without being asked for.
         min_classes: With fewer classes seen, the key is left out.
+        headline: Its name where a single measure stands for the property: "NC1" to "NC4".
     """
 
     key: str
@@ -45,6 +46,7 @@ class Measure:
     source: str
     default: bool = True
     min_classes: int = 2
+    headline: str = ""
 
     def value_at_collapse(self, num_classes: int) -> float | None:
         """The value at collapse as a number, or None where there is none.
@@ -149,6 +151,7 @@ _TABLE = (
     Measure(
         "nc1/within_between_pinv", variability.within_between_pinv, ("statistics",),
         "tr(Sw Sb+)/C", "0", _PAPYAN,
+        headline="NC1",
     ),
     Measure(
         "nc1/within_between_ratio", variability.within_between_ratio, ("statistics",),
@@ -197,6 +200,7 @@ _TABLE = (
     Measure(
         "nc2/means_etf_distance", geometry.etf_distance, ("means_frame",),
         "distance of the class means' Gram matrix to the ETF's", "0", _ZHU, min_classes=3,
+        headline="NC2",
     ),
     Measure(
         "nc2/weights_etf_distance", geometry.etf_distance, ("weights_frame",),
@@ -210,6 +214,7 @@ _TABLE = (
     Measure(
         "nc3/self_duality", duality.self_duality, ("statistics", "classifier"),
         "squared distance of normalized W and M", "0", _PAPYAN,
+        headline="NC3",
     ),
     Measure(
         "nc3/duality_etf_distance", duality.duality_etf_distance, ("statistics", "classifier"),
@@ -226,6 +231,7 @@ _TABLE = (
     Measure(
         "nc4/ncc_mismatch", decision.ncc_mismatch, ("network_decisions",),
         "share of samples where network and nearest class center disagree", "0", _PAPYAN,
+        headline="NC4",
     ),
     Measure(
         "nc4/ncc_accuracy", decision.ncc_accuracy, ("decisions",),

@@ -1,0 +1,85 @@
+"""The cosines between class means, and between classifier rows, beside the simplex ETF's."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lightning_nc.figures.ordering import similarity_order
+from lightning_nc.figures.style import NAMED_CLASSES, class_label
+from lightning_nc.values import Frame
+
+_DIVERGING = "RdBu_r"  # symmetric around 0, and told apart by color-blind readers
+
+
+def cosine_matrices(
+    means: Frame,
+    weights: Frame | None = None,
+    class_names: Sequence[str] | None = None,
+    ax: Axes | None = None,
+) -> tuple[Figure, Axes | list[Axes]]:
+    """Cosines between the class means, and between the classifier's rows, beside the simplex ETF's.
+
+    More than 25 classes are put into an order in which similar class means are neighbors, the same in
+    all panels, and the axes say so.
+
+    Args:
+        means: The centered class means.
+        weights: The classifier's rows, or None to leave their panel out.
+        class_names: Names for the axes, up to 25 classes.
+        ax: Draw the class means alone, into these axes.
+
+    Returns:
+        The figure and its axes.
+
+    Example:
+        >>> figure, axes = cosine_matrices(Frame(torch.eye(3) - 1 / 3))
+        >>> [axis.get_title() for axis in axes]
+        ['class means', 'simplex ETF']
+    """
+    labels = means.sampled.cpu().numpy()
+    size = len(labels)
+    ideal = torch.full((size, size), -1 / max(1, means.num_vectors - 1)).fill_diagonal_(1)
+    panels = [("class means", means.cosines)]
+    ordered = size > NAMED_CLASSES
+    order = similarity_order(means.cosines.cpu().numpy()) if ordered else list(range(size))
+    named = class_names is not None and size <= NAMED_CLASSES
+    if ax is None:
+        panels += [] if weights is None else [("classifier rows", weights.cosines)]
+        panels += [("simplex ETF", ideal)]
+        side = 3.1 if size <= 10 or not named else 4.0
+        figure = Figure(figsize=(0.6 + side * len(panels), side + 0.3), layout="constrained")
+        axes = list(np.atleast_1d(figure.subplots(1, len(panels))))
+    else:
+        figure, axes = ax.get_figure(root=True), [ax]  # type: ignore[assignment]
+    for axis, (title, cosines) in zip(axes, panels, strict=True):
+        image = axis.imshow(
+            cosines.cpu().float().numpy()[np.ix_(order, order)], cmap=_DIVERGING, vmin=-1, vmax=1,
+            # with fewer pixels than classes, "nearest" drops a part of the diagonal
+            interpolation="nearest" if size <= 200 else "auto",
+        )  # fmt: skip
+        axis.set_title(title, fontsize=10, y=1.0)
+        axis.set_xlabel(_axis_label(size, means.num_vectors, ordered), fontsize=9)
+        axis.tick_params(labelsize=8 if not named or size <= 10 else 6.5)
+        shown = list(range(size)) if named or size <= 10 else _spread(size)
+        texts = [class_label(int(labels[order[i]]), class_names if named else None) for i in shown]
+        axis.set_xticks(shown, texts, rotation=90 if named else 0)
+        axis.set_yticks(shown, texts)
+    colorbar = figure.colorbar(image, ax=axes, shrink=0.8)
+    colorbar.set_label("cosine", fontsize=9)
+    colorbar.ax.tick_params(labelsize=8)
+    return figure, axes if ax is None else ax
+
+
+def _axis_label(size: int, num_classes: int, ordered: bool) -> str:
+    sampled = size < num_classes
+    if not ordered:
+        return f"{size} of {num_classes:,} classes" if sampled else "class"
+    return (f"{size:,} of {num_classes:,} " if sampled else "") + "classes, ordered by similarity"
+
+
+def _spread(size: int) -> list[int]:
+    """Five positions over the axis: an ordered axis needs its classes' numbers, not positions."""
+    return np.linspace(0, size - 1, 5).round().astype(int).tolist()
