@@ -25,7 +25,7 @@ class Album:
     def __init__(self, class_names: Sequence[str] | None = None, prefix: str = "") -> None:
         self._names = class_names
         self._prefix = prefix
-        self._classes: dict[str, tuple[int, ...]] = {}
+        self._classes: tuple[int, ...] = ()
         self._frames: dict[str, list[Image]] = {}
         self._stride: dict[str, int] = {}
         self._drawn: dict[str, int] = {}
@@ -51,7 +51,7 @@ class Album:
             self._key("cosines", stage),
             figures.cosine_matrices(evidence.means_frame, evidence.weights_frame, names)[0],
         )
-        plane = self._plane(stage, accumulated, evidence)
+        plane = self._plane(accumulated, evidence)
         self._keep_frame(stage, plane)
         yield self._key("plane", stage), plane
         yield self._key("spectra", stage), figures.spectra(evidence.statistics)[0]
@@ -91,22 +91,22 @@ class Album:
     def _key(self, picture: str, stage: str = "") -> str:
         return f"{self._prefix}neural_collapse/{picture}" + (f"/{stage}" if stage else "")
 
-    def _plane(self, stage: str, accumulated: Accumulated, evidence: Evidence) -> "Figure":
+    def _plane(self, accumulated: Accumulated, evidence: Evidence) -> "Figure":
         from lightning_nc import figures
 
         statistics, sample = accumulated.statistics, accumulated.sample.valid()
-        if stage not in self._classes:
-            # the same ones over the whole run; of equal counts the first
+        if not self._classes or not bool(statistics.seen[list(self._classes)].all()):
+            # the same ones over the whole run and in all stages; of equal counts the first
             order = statistics.counts.sort(descending=True, stable=True).indices
             at_most = min(3, int(statistics.seen.sum()))
-            self._classes[stage] = tuple(sorted(order[:at_most].tolist()))
+            self._classes = tuple(sorted(order[:at_most].tolist()))
         figure, _ = figures.collapse_picture(
             sample.features,
             sample.target,
             statistics.means,
             evidence.statistics.global_mean,
             accumulated.classifier,
-            self._classes[stage],
+            self._classes,
             self._names,
             limit=1.8,
         )

@@ -24,23 +24,22 @@ def layout(keys: Iterable[str], prefix: str = "") -> dict[str, dict[str, list[ob
 
     Example:
         >>> layout(["nc1/cdnv", "nc1/within_between_pinv"])["Neural collapse"]
-        {'NC1: tr(Sw Sb+)/C': ['Multiline', ['.*nc1/within_between_pinv/.*']]}
+        {'NC1 within_between_pinv': ['Multiline', ['.*nc1/within_between_pinv/.*']]}
     """
     wanted = set(keys)
     measures = [measure for measure in MEASURES.values() if measure.key in wanted]
     charts: dict[str, dict[str, list[object]]] = {"Neural collapse": {}}
     for measure in measures:
         if measure.headline or measure.key == "nc0/accuracy":
-            title = f"{measure.headline or 'Accuracy'}: {measure.summary}"
+            title = f"{measure.headline} {measure.key.partition('/')[2]}".strip()
             charts["Neural collapse"][title] = _chart(measure.key, prefix)
     # the terminal phase begins where the accuracy is 1: it comes last among the headlines
-    accuracy = [title for title in charts["Neural collapse"] if title.startswith("Accuracy")]
-    for title in accuracy:
-        charts["Neural collapse"][title] = charts["Neural collapse"].pop(title)
+    if "accuracy" in charts["Neural collapse"]:
+        charts["Neural collapse"]["accuracy"] = charts["Neural collapse"].pop("accuracy")
     for measure in measures:
         group, name = measure.key.split("/")
         category = charts.setdefault(f"Neural collapse: all of {group.upper()}", {})
-        category[f"{name}: {measure.summary}"] = _chart(measure.key, prefix)
+        category[name] = _chart(measure.key, prefix)
     return charts
 
 

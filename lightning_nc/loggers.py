@@ -88,8 +88,8 @@ def log_animation(logger: Any, key: str, gif: bytes, step: int) -> None:
         image = Summary.Image(encoded_image_string=gif, colorspace=3)
         summary = Summary(value=[Summary.Value(tag=key, image=image)])
         experiment._get_file_writer().add_summary(summary, step)
-    elif hasattr(logger, "log_image"):
-        logger.log_image(key, [str(path)], step=step)
+    elif hasattr(logger, "log_video"):  # Weights & Biases
+        logger.log_video(key, [str(path)], step=step, format=["gif"])
     elif hasattr(experiment, "log_image"):  # Comet
         experiment.log_image(str(path), name=key, step=step)
 

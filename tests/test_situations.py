@@ -299,6 +299,17 @@ STEPS = {
             "val",
         ),
     ),
+    "pictures": Situation(
+        "drawing in TensorBoard, in the first epoch and the last",
+        trainer={"logger": True},
+        callback={"layers": ["neck"], "prog_bar": True},
+        stages=(),
+        also=lambda runs: assert_close(
+            {k: v for k, v in runs[0]["logged"].items() if k.count("/") == 2},
+            reference_of(runs[0]["noted"]["val", 1]),
+            "val",
+        ),
+    ),
     "frozen pass": Situation(
         "an extra pass in eval mode leaves no trace",
         callback={"frozen_every_n_epochs": 1, "inference": "predict_step"},
