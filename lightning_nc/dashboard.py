@@ -134,9 +134,10 @@ def _cell(entries: tuple[Logged, ...]) -> str:
     if not entries:
         return ""
     last = entries[-1].value
+    shown = f"{int(last):,}" if last == last // 1 and abs(last) < 1e15 else f"{last:.3g}"
     if len(entries) == 1:
-        return f"{last:.3g}"
+        return shown
     before = entries[-min(len(entries), _TREND_OVER)].value
     steady = abs(last - before) <= _STEADY * max(abs(last), abs(before))
     arrow = "→" if steady else "↑" if last > before else "↓"
-    return f"{last:.3g} {arrow}" if last == last and before == before else f"{last:.3g}"
+    return f"{shown} {arrow}" if last == last and before == before else shown
