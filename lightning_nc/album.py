@@ -1,5 +1,6 @@
 """Which pictures a run gets, from the values of its stages, drawn one after another."""
 
+import io
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,6 @@ from lightning_nc.values import Accumulated
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from PIL.Image import Image
 
 _MAX_FRAMES = 60
 
@@ -26,7 +26,7 @@ class Album:
         self._names = class_names
         self._prefix = prefix
         self._classes: tuple[int, ...] = ()
-        self._frames: dict[str, list[Image]] = {}
+        self._frames: dict[str, list[bytes]] = {}
         self._stride: dict[str, int] = {}
         self._drawn: dict[str, int] = {}
 
@@ -42,6 +42,7 @@ class Album:
         """
         from lightning_nc import figures
 
+        check_names(self._names, accumulated.statistics.num_classes)
         seen = accumulated.statistics.seen
         if int(seen.sum()) < 2:
             return
@@ -82,11 +83,14 @@ class Album:
 
     def animations(self) -> Iterator[tuple[str, bytes]]:
         """The collapse over the run, as GIFs, for each stage with at least two frames."""
+        from PIL import Image
+
         from lightning_nc import figures
 
         for stage, frames in self._frames.items():
             if len(frames) > 1:
-                yield self._key("animation", stage), figures.animate(frames)
+                images = [Image.open(io.BytesIO(frame)).convert("RGB") for frame in frames]
+                yield self._key("animation", stage), figures.animate(images)
 
     def _key(self, picture: str, stage: str = "") -> str:
         return f"{self._prefix}neural_collapse/{picture}" + (f"/{stage}" if stage else "")
@@ -120,8 +124,19 @@ class Album:
         self._drawn[stage] = number + 1
         if number % stride:
             return
+        packed = io.BytesIO()  # a tenth of the memory of its pixels
+        figures.frame(figure).save(packed, format="PNG")
         frames = self._frames.setdefault(stage, [])
-        frames.append(figures.frame(figure))
+        frames.append(packed.getvalue())
         if len(frames) > _MAX_FRAMES:
             del frames[1::2]
             self._stride[stage] = 2 * stride
+
+
+def check_names(names: Sequence[str] | None, num_classes: int) -> None:
+    """Raise a ValueError unless each class has a name, or none has."""
+    if names is not None and len(names) != num_classes:
+        raise ValueError(
+            f"Expected class_names to have a name for each of {num_classes} classes, but got "
+            f"{len(names)}: {', '.join(map(repr, names[:4]))}, ... Are they those of this data set?"
+        )

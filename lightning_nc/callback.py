@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from inspect import signature
 from math import nan
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import Callback as _LightningCallback
@@ -14,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning_utilities.core import rank_zero
 from torch import Tensor
 
+from lightning_nc.album import check_names
 from lightning_nc.dashboard import headlines
 from lightning_nc.frozen_pass import frozen_loader, frozen_pass
 from lightning_nc.functional.measures import select
@@ -119,15 +120,15 @@ class NeuralCollapseCallback(_Callback):
         layers: list[str] | dict[str, str] = [],  # noqa: B006 - never changed; jsonargparse shows it
         pool: str = "auto",
         target: str | int | Callable[[Any], Any] | None = None,
-        task: Literal["multiclass", "binary"] = "multiclass",
+        task: str = "multiclass",
         num_classes: int | None = None,
         online: bool = True,
         frozen_every_n_epochs: int = 0,
         inference: str | Callable[[Any, Any], Any] | None = None,
         every_n_epochs: int = 1,
         every_n_steps: int | None = None,
-        forwards: Literal["first", "last", "all"] = "last",
-        covariance: Literal["pooled", "per_class", "none"] = "pooled",
+        forwards: str = "last",
+        covariance: str = "pooled",
         measures: list[str] = ["default"],  # noqa: B006
         ignore_index: int | None = -100,
         max_rows_per_batch: int | None = None,
@@ -296,6 +297,8 @@ class NeuralCollapseCallback(_Callback):
         """Keep the classifier that the features met; before the first step, check the forward."""
         if not self._stepped and pl_module.automatic_optimization:
             self._watched.check(ONLINE)
+            if self._watched.capture.counted is not None:
+                check_names(self._class_names, max(2, self._watched.capture.num_rows))
             self._note_first_step()
         if self._measures_online:
             with self._harmless(trainer, f"A batch of {ONLINE}"):

@@ -41,8 +41,8 @@ ALLOWED = {
     "gallery": {"values", "history", "dashboard", "album", "loggers"},
     "callback": {
         "values", "functional", "notices", "history", "metric", "sync", "capture", "recorder",
-        "observation", "schedule", "strategies", "frozen_pass", "gallery", "dashboard", "loggers",
-        "lightning", "pytorch_lightning",
+        "observation", "schedule", "strategies", "frozen_pass", "album", "gallery", "dashboard",
+        "loggers", "lightning", "pytorch_lightning",
     },
     "__init__": {"functional", "metric", "notices", "values", "history", "figures", "callback"},
 }  # fmt: skip
