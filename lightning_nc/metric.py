@@ -271,18 +271,23 @@ class NeuralCollapse(Metric):
             classifier=self._classifier and self._classifier.snapshot(),
         )
 
-    def plot(self, val: Any = None, ax: "Axes | None" = None) -> "tuple[Figure, Axes | Sequence[Axes]]":
-        """Draw the cosines of class means and classifier rows beside the simplex ETF's.
+    def plot(
+        self, val: Any = None, ax: "Axes | None" = None, picture: str = "cosines"
+    ) -> "tuple[Figure, Axes | Sequence[Axes]]":
+        """Draw what was accumulated.
 
         Args:
-            val: Not used; the picture needs more than the values.
-            ax: Draw the class means' cosines alone into these axes.
+            val: Not used; the pictures need more than the values.
+            ax: Draw into these axes ("cosines": the class means' alone; not for "classes").
+            picture: "cosines" (of class means and classifier rows, beside the simplex ETF's), "spectra"
+                or "classes", as in :mod:`lightning_nc.figures`.
 
         Returns:
             The figure and its axes.
 
         Raises:
             RuntimeError: If no sample was seen.
+            ValueError: If there is no such picture.
         """
         from lightning_nc import figures
 
@@ -290,7 +295,16 @@ class NeuralCollapse(Metric):
             accumulated = self._all_ranks()
         _require_rows(accumulated)
         evidence = Evidence.of(accumulated.statistics, accumulated.classifier)
-        return figures.cosine_matrices(evidence.means_frame, evidence.weights_frame, ax=ax)
+        if picture == "cosines":
+            return figures.cosine_matrices(evidence.means_frame, evidence.weights_frame, ax=ax)
+        if picture == "spectra":
+            return figures.spectra(evidence.statistics, ax=ax)
+        if picture == "classes" and ax is None:
+            return figures.class_profile(evidence.statistics, evidence.classifier)
+        raise ValueError(
+            "Expected picture to be 'cosines', 'spectra' or, without ax, 'classes', but got "
+            f"{picture!r}."
+        )
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Add a batch and return the measures of that batch alone; none if no row of it counts."""

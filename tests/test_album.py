@@ -137,3 +137,18 @@ def test_the_card_tells_values_trends_and_nothing_of_what_was_never_logged():
     assert headlines({"p/nc4/ncc_mismatch/val/neck": 1.0, "p/nc4/ncc_mismatch/val": 0.5}, "p/") == {
         "p/NC4 val": 0.5
     }
+
+
+def test_the_metric_draws_its_own_pictures():
+    from lightning_nc import NeuralCollapse
+
+    given = accumulated()
+    metric = NeuralCollapse(5, 6)
+    metric.update(given.sample.features, given.sample.target)
+    assert len(metric.plot()[1]) == 2
+    assert metric.plot(picture="spectra")[0].axes[0].get_legend() is not None
+    assert len(metric.plot(picture="classes")[0].axes) == 4
+    with pytest.raises(
+        ValueError, match="'cosines', 'spectra' or, without ax, 'classes', but got 'plane'"
+    ):
+        metric.plot(picture="plane")
