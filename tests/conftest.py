@@ -1,13 +1,19 @@
 """Worker processes that the distributed tests share, and long runs beside the other tests."""
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import pytest
+import torch
 from processes import Pool
+
+# two threads that wait for a core which another process has are slower than one, by far
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+torch.set_num_threads(1)
 
 _LONG = pytest.StashKey()
 
