@@ -2,8 +2,9 @@
 
     python examples/digits.py [--loss ce|mse] [--epochs 200] [--dir runs/digits]
 
-1,797 images of 8 x 8 pixels come with scikit-learn; the run takes well under a minute on two CPU
-cores. It prints the key measures over the epochs, and the command that opens the dashboard.
+1,797 images of 8 x 8 pixels come with scikit-learn; the run takes about a minute on two CPU
+cores, pictures included. It prints the key measures over the epochs, and the command that opens
+the dashboard.
 """
 
 import argparse

@@ -492,7 +492,7 @@ class NeuralCollapseCallback(_Callback):
         with self._harmless(trainer, f"Logging stage {stage}"):
             self._log(trainer, pl_module, values, at_once)
             self._remember(trainer, stage, recorded, values)
-        if recorded is not None and not trainer.sanity_checking:
+        if recorded is not None:
             self._show_stage(trainer, stage, recorded)
 
     def _keys_of(self, stage: str) -> list[str]:
@@ -507,28 +507,25 @@ class NeuralCollapseCallback(_Callback):
             return
         if at_once:
             log_now(trainer, _numbers(values))
-        spare_second_sync(trainer, values)
-        for key, value in values.items():
+        short = headlines(values, self._prefix) if self._prog_bar else {}
+        spare_second_sync(trainer, (*values, *short))
+        for key, value in {**values, **short}.items():
             pl_module.log(
                 key,
                 value,
+                prog_bar=key in short,
+                logger=False if at_once or key in short else None,
                 on_step=at_once,
                 on_epoch=not at_once,
-                logger=False if at_once else None,
                 # a mean over one value that every rank has: the value itself
                 batch_size=1,
                 add_dataloader_idx=False,
             )
-        if self._prog_bar:
-            short = headlines(values, self._prefix)
-            for name, value in short.items():
-                pl_module.log(name, value, prog_bar=True, logger=False, on_step=at_once,
-                              on_epoch=not at_once, batch_size=1, add_dataloader_idx=False)  # fmt: skip
 
     # Pictures
 
     def _draws(self, trainer: Any) -> bool:
-        if not self._figures_every or trainer.sanity_checking or not takes_figures(trainer):
+        if not self._figures_every or not takes_figures(trainer):
             return False
         due = trainer.state.fn != "fit" or self._is_due(trainer, PICTURES)
         return due and self._gallery.affords(trainer.current_epoch, self._is_last(trainer))

@@ -68,16 +68,15 @@ def card(history: History, prefix: str = "") -> str:
         |---|---|---|---|
         | nc1/cdnv | mean pairwise class-distance normalized variance | 0.2 ↓ | 0 |
     """
+    found = stages_of(history, prefix)
     by_measure = {
-        measure: {
-            stage: history[f"{prefix}{measure.key}/{stage}"] for stage in stages_of(history, prefix)
-        }
+        measure: {stage: history[f"{prefix}{measure.key}/{stage}"] for stage in found}
         for measure in MEASURES.values()
     }
     rows = {measure: values for measure, values in by_measure.items() if any(values.values())}
     if not rows:
         return ""
-    stages = [s for s in stages_of(history, prefix) if any(values[s] for values in rows.values())]
+    stages = [stage for stage in found if any(values[stage] for values in rows.values())]
     epoch = max(entries[-1].epoch for values in rows.values() for entries in values.values() if entries)
     lines = [
         f"**Neural collapse after epoch {epoch}.** Arrows: its latest trend.",

@@ -131,10 +131,10 @@ class Recorder:
             ValueError: If features and labels, or classifier and classes, do not fit.
         """
         predicted = forward.predicted
-        self.check(forward, target, num_rows)  # all of it or nothing
-        for name, features in self._parts(forward):
-            metric = self._metric(name, features, num_rows)
-            h, y = metric.check(features, target)
+        parts = [(self._metric(name, h, num_rows), h) for name, h in self._parts(forward)]
+        # all of them are checked before the first is changed: all of the batch or nothing
+        checked = [(metric, *metric.check(features, target)) for metric, features in parts]
+        for metric, h, y in checked:
             # a layer pooled to other rows than the classifier's has no decisions of its own
             known = None if predicted is None or predicted.numel() != len(y) else predicted
             chosen = self._subset(len(y), y.device)

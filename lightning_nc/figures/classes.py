@@ -4,7 +4,6 @@ import textwrap
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter
@@ -23,6 +22,7 @@ from lightning_nc.figures.style import (
     plain,
     wants_log,
 )  # fmt: skip
+from lightning_nc.functional import pairwise_cdnv
 from lightning_nc.values import ClassStatistics, LinearClassifier
 
 _WORST_CLASSES = 3
@@ -80,7 +80,8 @@ def class_profile(
         rows = rows / (rows.mean() or 1.0)
     _norms(grid[0, 0], x, norms / average, rows, names)
     _spreads(grid[0, 1], x, spreads, names)
-    cosines, variances = _pairwise(statistics)
+    cosines = statistics.frame.cosines.cpu().numpy()
+    variances = pairwise_cdnv(statistics).cpu().numpy()
     ideal = -1 / max(1, len(labels) - 1)
     sampled = [names[i] for i in statistics.frame.sampled.tolist()]
     _pairs(grid[1, 0], cosines, sampled, BLUE, "pairs of the highest cosine of means")
@@ -167,19 +168,6 @@ def _mark(
 
 def _marker_size(num_classes: int) -> float:
     return 6.0 if num_classes <= 25 else 4.0 if num_classes <= 200 else 2.0
-
-
-def _pairwise(statistics: ClassStatistics) -> tuple[np.ndarray, np.ndarray]:
-    """Cosines and class-distance normalized variances between the (sampled) classes."""
-    frame = statistics.frame
-    spread = (statistics.sums_of_squares / statistics.counts)[frame.sampled]
-    squares = frame.gram.diagonal()
-    sums = squares[:, None] + squares
-    distances = sums - 2 * frame.gram
-    # below this lies what rounding makes: the two means coincide, as in functional.cdnv
-    coincide = distances <= 16 * torch.finfo(sums.dtype).eps * sums
-    variances = (spread[:, None] + spread) / (2 * distances.masked_fill(coincide, 0))
-    return frame.cosines.cpu().numpy(), variances.cpu().numpy()
 
 
 def _pairs(axis: Axes, values: np.ndarray, names: list[str], color: str, title: str) -> None:

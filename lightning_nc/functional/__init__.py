@@ -21,6 +21,7 @@ from lightning_nc.functional.measures import evaluate as evaluate
 from lightning_nc.functional.measures import select as select
 from lightning_nc.functional.variability import between_class_directions as between_class_directions
 from lightning_nc.functional.variability import cdnv as cdnv
+from lightning_nc.functional.variability import pairwise_cdnv as pairwise_cdnv
 from lightning_nc.functional.variability import rank as rank
 from lightning_nc.functional.variability import (
     variability_collapse_index as variability_collapse_index,

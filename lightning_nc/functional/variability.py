@@ -206,6 +206,29 @@ def cdnv(statistics: ClassStatistics) -> Float[Tensor, ""]:
     References:
         Galanti, Gyorgy & Hutter (2022), "On the role of neural collapse in transfer learning".
     """
+    ratios = pairwise_cdnv(statistics)
+    pairs = ~torch.eye(len(ratios), dtype=torch.bool, device=ratios.device)
+    return ratios[pairs].mean()
+
+
+def pairwise_cdnv(statistics: ClassStatistics) -> Float[Tensor, "k k"]:
+    r"""The terms of :func:`cdnv`, for each pair of the (sampled) classes.
+
+    Args:
+        statistics: Statistics in which every class has at least one sample.
+
+    Returns:
+        The terms; infinite or NaN where two class means coincide, and so on the diagonal.
+
+    Raises:
+        ValueError: If a class has no sample.
+
+    Example:
+        >>> h = torch.tensor([[1.0, 0.0], [3.0, 0.0], [0.0, 5.0], [0.0, 5.0]])
+        >>> y = torch.tensor([0, 0, 1, 1])
+        >>> pairwise_cdnv(ClassStatistics.from_batch(h, y, num_classes=2))[0, 1]
+        tensor(0.0172, dtype=torch.float64)
+    """
     frame = statistics.frame
     variances = (statistics.sums_of_squares / statistics.counts)[frame.sampled]
     squares = frame.gram.diagonal()
@@ -213,9 +236,7 @@ def cdnv(statistics: ClassStatistics) -> Float[Tensor, ""]:
     distances = sums - 2 * frame.gram
     # below this lies what rounding makes: the two means coincide
     coincide = distances < 16 * torch.finfo(sums.dtype).eps * sums
-    ratios = (variances[:, None] + variances) / (2 * distances.masked_fill(coincide, 0))
-    pairs = ~torch.eye(len(ratios), dtype=torch.bool, device=ratios.device)
-    return ratios[pairs].mean()
+    return (variances[:, None] + variances) / (2 * distances.masked_fill(coincide, 0))
 
 
 def variability_collapse_index(statistics: ClassStatistics) -> Float[Tensor, ""]:
