@@ -20,7 +20,7 @@ from lightning_nc.frozen_pass import frozen_loader, frozen_pass
 from lightning_nc.functional.measures import select
 from lightning_nc.gallery import Gallery
 from lightning_nc.history import History
-from lightning_nc.loggers import log_now, spare_second_sync, takes_figures
+from lightning_nc.loggers import axis, numbers, publish, spare_second_sync, takes_figures
 from lightning_nc.notices import NeuralCollapseWarning
 from lightning_nc.observation import Observation
 from lightning_nc.recorder import HEAD, Recorded
@@ -178,6 +178,9 @@ class NeuralCollapseCallback(_Callback):
         self.statistics: dict[str, ClassStatistics] = {}
         self._said: set[str] = set()
         self._phase = "fit"
+        self._state_key = self._generate_state_key(
+            prefix=prefix, classifier=classifier, layers=layers, measures=measures
+        )
         self._forget_run()
 
     def _forget_run(self) -> None:
@@ -189,12 +192,7 @@ class NeuralCollapseCallback(_Callback):
     @property
     def state_key(self) -> str:
         """Tells two instances in one checkpoint apart."""
-        return self._generate_state_key(
-            prefix=self._prefix,
-            classifier=self._capture_settings["classifier"],
-            layers=self._capture_settings["layers"],
-            measures=self._recorder_settings["measures"],
-        )
+        return self._state_key  # Lightning asks for it before each of its calls
 
     def state_dict(self) -> dict[str, Any]:
         """The logged history and the epochs of the last measurements, in primitives."""
@@ -490,7 +488,8 @@ class NeuralCollapseCallback(_Callback):
         else:
             values = dict.fromkeys(self._keys_of(stage), torch.tensor(nan))
         with self._harmless(trainer, f"Logging stage {stage}"):
-            self._log(trainer, pl_module, values, at_once)
+            step = axis(trainer, epoch_is_over=stage in (ONLINE, FROZEN) and not at_once)
+            self._log(trainer, pl_module, values, step)
             self._remember(trainer, stage, recorded, values)
         if recorded is not None:
             self._show_stage(trainer, stage, recorded)
@@ -502,21 +501,22 @@ class NeuralCollapseCallback(_Callback):
         before = [key for key in self.history if key in candidates or key.startswith(layered)]
         return before or candidates
 
-    def _log(self, trainer: Any, pl_module: Any, values: Mapping[str, Tensor], at_once: bool) -> None:
+    def _log(self, trainer: Any, pl_module: Any, values: Mapping[str, Tensor], step: int) -> None:
         if trainer.barebones:  # a Trainer that was asked to log nothing
             return
-        if at_once:
-            log_now(trainer, _numbers(values))
         short = headlines(values, self._prefix) if self._prog_bar else {}
+        if trainer.state.fn == "fit":
+            publish(trainer, values, numbers(short), step, self._say)
+            return
+        # what validate() and test() return comes from Lightning's own log
         spare_second_sync(trainer, (*values, *short))
         for key, value in {**values, **short}.items():
             pl_module.log(
                 key,
                 value,
                 prog_bar=key in short,
-                logger=False if at_once or key in short else None,
-                on_step=at_once,
-                on_epoch=not at_once,
+                logger=False if key in short else None,
+                on_epoch=True,
                 # a mean over one value that every rank has: the value itself
                 batch_size=1,
                 add_dataloader_idx=False,
@@ -554,7 +554,7 @@ class NeuralCollapseCallback(_Callback):
             place = stage if name == HEAD else f"{stage}/{name}"
             self.statistics[place] = accumulated.statistics.to("cpu")
         self.history = self.history.extended(
-            trainer.current_epoch, trainer.global_step, _numbers(values)
+            trainer.current_epoch, trainer.global_step, numbers(values)
         )
 
     def _key(self, key: str, stage: str) -> str:
@@ -595,11 +595,6 @@ class NeuralCollapseCallback(_Callback):
                 f"{what} could not be measured and is left out (a stage: its values are NaN); training "
                 f"goes on. This is said once.\n{traceback.format_exc()}",
             )
-
-
-def _numbers(values: Mapping[str, Tensor]) -> dict[str, float]:
-    """The values on the host, in one transfer."""
-    return dict(zip(values, torch.stack(list(values.values())).tolist(), strict=True)) if values else {}
 
 
 def _stage(name: str, dataloader_idx: int) -> str:

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torchmetrics import Metric
 
+from lightning_nc.backlog import UNKNOWN, Backlog, Rows
 from lightning_nc.functional.measures import Evidence, evaluate, select
 from lightning_nc.notices import NeuralCollapseWarning, notices, rows_left_out
 from lightning_nc.reservoir import Reservoir
@@ -26,15 +27,17 @@ from lightning_nc.values import (
     decide,
     to_device,
 )
-from lightning_nc.welford import Moments, Scratch, add_rows_
+from lightning_nc.welford import Moments, Scratch, add_rows_, fold_, symmetric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _SAMPLE_BYTES = 64 * 2**20
-# a sum of this many float32 products keeps the error below 1e-6, also over 100,000 batches
-_PRODUCTS_PER_FOLD = 16
+# float32 products of this many rows keep the error of their sum below 1e-6, over any number of batches
+_ROWS_PER_FOLD = 4096
+# products of features so narrow cost nothing in float64, and float32 sums over their rows are coarse
+_NARROW = 64
 
 
 class NeuralCollapse(Metric):
@@ -118,9 +121,10 @@ class NeuralCollapse(Metric):
         self._classifier: LinearClassifier | None = None
         self._knows_predictions = False
         self._labels_are_whole = False
-        self._unfolded_products = 0
+        self._unfolded_rows = 0
         self._merged: Accumulated | None = None
         self._scratch = Scratch()
+        self._backlog = Backlog(num_features)
         self._said: set[str] = set()
         self._settings: dict[str, Any] = {
             "num_classes": num_classes,
@@ -155,28 +159,36 @@ class NeuralCollapse(Metric):
                 whose feature is not finite are left out; the latter two are counted and reported.
             logits: The classifier's output on the rows; one column is a binary head.
             classifier: Kept by reference, read at ``compute``.
-            predicted: The network's decisions, in the place of ``logits``.
+            predicted: The network's decisions, in the place of ``logits``; -1 where unknown.
 
         Raises:
             ValueError: If shapes, lengths or dtypes do not fit.
         """
         h, y = self.check(features, target)
-        if classifier is not None:
+        if classifier is not None and classifier is not self._classifier:
             self._check_classifier(classifier)
             self._classifier = classifier
         if predicted is None and logits is not None:
             predicted = decide(logits)
-        if predicted is not None and predicted.numel() != len(y):
+        if predicted is None:
+            predicted = torch.full_like(y, UNKNOWN, dtype=torch.int64)
+        elif predicted.numel() != y.shape[0]:
             raise ValueError(
                 f"Expected one decision per label, but got logits for {predicted.numel()} rows and "
                 f"{len(y)} labels. Do logits, features and labels come from the same forward?"
             )
-        if len(y) == 0:
+        elif not self._knows_predictions:
+            self._knows_predictions = True
+        if y.shape[0] == 0:
             return
-        autocast = torch.autocast(device_type=h.device.type, enabled=False)
-        with torch.inference_mode(False), torch.no_grad(), autocast:
-            self._leave_inference_mode()
-            self._add(h.detach(), y, None if predicted is None else predicted.reshape(-1))
+        self._leave_inference_mode()
+        rows = Rows(h.detach(), y, predicted.detach().reshape(-1).long())
+        if self._backlog.add(rows):
+            return
+        with self._own_mode():
+            self._catch_up()
+            if not self._backlog.add(rows):
+                self._add(rows)
 
     def check(
         self, features: Float[Tensor, "*rows d"], target: Shaped[Tensor, "..."]
@@ -198,8 +210,13 @@ class NeuralCollapse(Metric):
                 f"Expected features of shape (B, {self.num_features}), but got "
                 f"{tuple(features.shape)}. Are they the classifier's input?"
             )
+        if features.device != self.counts.device:
+            raise ValueError(
+                f"Expected features on {self.counts.device}, where the metric is, but got them on "
+                f"{features.device}. Move the metric with .to(features.device)."
+            )
         h = features.reshape(-1, self.num_features)
-        if target.numel() != len(h):
+        if target.numel() != h.shape[0]:
             likely = (
                 "These look like one-hot or soft labels (mixup?): pass hard labels, in the callback "
                 "by a `target` function."
@@ -210,8 +227,10 @@ class NeuralCollapse(Metric):
                 f"Expected one label per feature, but got {len(h)} features and labels of shape "
                 f"{tuple(target.shape)}. {likely}"
             )
-        y = target.detach().reshape(-1)
-        if y.is_floating_point() and not self._labels_are_whole and not _whole(y):
+        y = target.detach().reshape(-1).to(h.device)
+        if self._labels_are_whole:
+            return h, y
+        if y.is_floating_point() and not _whole(y):
             raise ValueError(
                 "Expected integer class labels, but got floats that are not whole numbers, such as "
                 f"{_first_fraction(y)}. Are these soft labels (mixup?) or regression targets? Pass "
@@ -249,7 +268,7 @@ class NeuralCollapse(Metric):
 
     def accumulated(self) -> Accumulated:
         """All that this rank has accumulated, as values that later updates do not change."""
-        self._fold()
+        self._settle()
         size = self._reservoir.size
         predicted = self.sample_predicted[:size].clone() if self._knows_predictions else None
         kept = self.covariance != "none"
@@ -257,7 +276,7 @@ class NeuralCollapse(Metric):
             statistics=ClassStatistics(
                 counts=self.counts.clone(),
                 means=self.means.clone(),
-                scatter=(self.scatter + self.scatter.T) / 2 if kept else None,
+                scatter=symmetric(self.scatter) if kept else None,
                 sums_of_squares=self.sums_of_squares.clone(),
                 class_scatter=self.class_scatter.clone() if self.class_scatter.numel() else None,
             ),
@@ -346,8 +365,7 @@ class NeuralCollapse(Metric):
             )
         mine, other = self.accumulated(), incoming_state.accumulated()
         joined = mine.statistics.merge(other.statistics.to(self.device))
-        with torch.inference_mode(False), torch.no_grad():
-            self._leave_inference_mode()
+        with self._own_mode():
             self.counts.copy_(joined.counts)
             self.means.copy_(joined.means)
             self.sums_of_squares.copy_(joined.sums_of_squares)
@@ -368,10 +386,10 @@ class NeuralCollapse(Metric):
         self._is_synced = False
         self._classifier = None
         self._knows_predictions = False
-        self._unfolded_products = 0
+        self._unfolded_rows = 0
+        self._backlog.clear()
         self._reservoir.reset()
-        with torch.inference_mode(False), torch.no_grad():
-            self._leave_inference_mode()
+        with self._own_mode():
             for name in self._defaults:
                 if name != "unshared":
                     getattr(self, name).zero_()
@@ -380,7 +398,7 @@ class NeuralCollapse(Metric):
         self, destination: dict[str, Any] | None = None, prefix: str = "", keep_vars: bool = False
     ) -> dict[str, Any]:
         """The states that were made persistent; none by default."""
-        self._fold()
+        self._settle()
         self.rows_seen = torch.full_like(self.rows_seen, self._reservoir.seen)
         return super().state_dict(destination, prefix, keep_vars)
 
@@ -388,6 +406,7 @@ class NeuralCollapse(Metric):
         super()._load_from_state_dict(*args, **kwargs)
         for name in self._defaults:  # updates happen in place: not in the checkpoint's own tensors
             setattr(self, name, getattr(self, name).clone())
+        self._backlog.clear()
         self._reservoir.seen = int(self.rows_seen)
         self._knows_predictions = bool((self.sample_predicted >= 0).any())
         self._update_count = max(self._update_count, self._reservoir.seen > 0)
@@ -400,6 +419,7 @@ class NeuralCollapse(Metric):
         """Follow moves between devices and ignore casts, ``.to(torch.bfloat16)`` included."""
         device = fn(torch.zeros(0, device=self.device)).device
         if device != self.device:
+            self._settle()
             dtype = accumulator_dtype(device)
             for name in self._defaults:
                 state = getattr(self, name)
@@ -461,40 +481,57 @@ class NeuralCollapse(Metric):
                 "number of its rows?"
             )
 
-    def _add(
-        self, h: Float[Tensor, "B d"], y: Shaped[Tensor, " B"], predicted: Int[Tensor, " B"] | None
-    ) -> None:
-        label, valid, left_out = self._select_rows(h, y)
-        wide = h.dtype == self.means.dtype
+    @contextmanager
+    def _own_mode(self) -> Iterator[None]:
+        """Neither gradients, nor autocast, nor inference mode, in which states could not be changed."""
+        autocast = torch.autocast(device_type=self.counts.device.type, enabled=False)
+        self._leave_inference_mode()
+        with torch.inference_mode(False), torch.no_grad(), autocast:
+            yield
+
+    def _settle(self) -> None:
+        """Bring the states up to date."""
+        with self._own_mode():
+            self._catch_up()
+            self._fold()
+
+    def _catch_up(self) -> None:
+        if len(self._backlog):
+            self._add(self._backlog.take())
+
+    def _add(self, rows: Rows) -> None:
+        h, predicted = rows.features, rows.predicted
+        label, valid, left_out = self._select_rows(h, rows.target)
         moments = Moments(
             counts=self.counts,
             means=self.means,
             sums_of_squares=self.sums_of_squares,
-            scatter=self._product_target(wide),
+            scatter=self._product_target(h.dtype),
             class_scatter=self.class_scatter if self.class_scatter.numel() else None,
         )
-        self._unfolded_products += add_rows_(moments, h, label, valid, self._scratch)
-        if self._unfolded_products >= _PRODUCTS_PER_FOLD:
+        add_rows_(moments, h, label, valid, self._scratch, rows_before=self._reservoir.seen)
+        self._unfolded_rows += len(h)
+        if self._unfolded_rows >= _ROWS_PER_FOLD:
             self._fold()
-        if predicted is None:
-            known = correct = torch.zeros_like(valid)
-        else:
-            self._knows_predictions = True
-            known, correct = valid, valid & (predicted == label)
+        known, correct = valid & (predicted >= 0), valid & (predicted == label)
         self.tallies += torch.stack([known, correct, *left_out]).sum(1)
         self._add_to_sample(h, torch.where(valid, label, -1), predicted)
 
     def _leave_inference_mode(self) -> None:
         """States that were copied in inference mode can only be changed there: copy them once more."""
-        if self.means.is_inference():
+        if not self.means.is_inference():
+            return
+        with torch.inference_mode(False), torch.no_grad():
             self._scratch = Scratch()
+            self._backlog.leave_inference_mode()
             for name in self._defaults:
                 setattr(self, name, getattr(self, name).clone())
 
-    def _product_target(self, wide: bool) -> Tensor | None:
+    def _product_target(self, dtype: torch.dtype) -> Tensor | None:
         if self.covariance == "none":
             return None
-        return self.scatter if wide else self.scatter_float32
+        in_float64 = dtype == self.means.dtype or self.num_features <= _NARROW
+        return self.scatter if in_float64 else self.scatter_float32
 
     def _select_rows(
         self, h: Float[Tensor, "B d"], y: Shaped[Tensor, " B"]
@@ -503,21 +540,18 @@ class NeuralCollapse(Metric):
         label = y.long()
         whole = label == y
         in_range = (label >= 0) & (label < self.num_classes)
-        # in float64 the sum of finite float32 features cannot overflow
-        finite = h.sum(1, dtype=self.means.dtype).isfinite()
+        finite = (h.amax(1) < torch.inf) & (h.amin(1) > -torch.inf)  # False for NaN
         wanted = torch.ones_like(whole) if self.ignore_index is None else label != self.ignore_index
         valid = wanted & whole & in_range & finite
         left_out = (wanted & ~finite, wanted & whole & ~in_range, wanted & ~whole)
         return torch.where(valid, label, 0), valid, left_out
 
     def _add_to_sample(
-        self, h: Float[Tensor, "B d"], label: Int[Tensor, " B"], predicted: Int[Tensor, " B"] | None
+        self, h: Float[Tensor, "B d"], label: Int[Tensor, " B"], predicted: Int[Tensor, " B"]
     ) -> None:
         used = self._reservoir.size
         placement = self._reservoir.place(len(h))
         self._grow_sample(self._reservoir.size, h.dtype)
-        if predicted is None:
-            predicted = torch.full_like(label, -1)
         rows = slots = None
         if len(placement.rows):
             rows, slots = (
@@ -527,11 +561,11 @@ class NeuralCollapse(Metric):
         for state, new in (
             (self.sample_features, h.to(self.sample_features.dtype)),
             (self.sample_target, label),
-            (self.sample_predicted, predicted.long()),
+            (self.sample_predicted, predicted),
         ):
             state[used : used + placement.fill] = new[: placement.fill]
             if rows is not None and slots is not None:
-                state.index_copy_(0, slots, new[rows])
+                state.index_copy_(0, slots, new.index_select(0, rows))
 
     def _grow_sample(self, size: int, dtype: torch.dtype) -> None:
         """Make room for more rows, and for features of more digits than those so far."""
@@ -558,12 +592,9 @@ class NeuralCollapse(Metric):
 
     def _fold(self) -> None:
         """Move the float32 products into the float64 scatter, before rounding adds up."""
-        if self._unfolded_products and self.covariance != "none":
-            with torch.inference_mode(False), torch.no_grad():
-                self._leave_inference_mode()
-                self.scatter += self.scatter_float32
-                self.scatter_float32.zero_()
-        self._unfolded_products = 0
+        if self._unfolded_rows and self.covariance != "none":
+            fold_(self.scatter, self.scatter_float32)
+        self._unfolded_rows = 0
 
 
 def _require_rows(accumulated: Accumulated) -> None:

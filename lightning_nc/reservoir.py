@@ -57,7 +57,7 @@ class Reservoir:
         fill = min(num_rows, self.capacity - self.size)
         later = np.arange(fill, num_rows)
         # row number t (from 0) draws one of t + 1 places, and is kept if that is a slot
-        drawn = np.floor(self._generator.random(len(later)) * (self.seen + later + 1)).astype(int)
+        drawn = (self._generator.random(len(later)) * (self.seen + later + 1)).astype(int)
         self.seen += num_rows
         kept = drawn < self.capacity
         rows, slots = later[kept], drawn[kept]

@@ -186,8 +186,9 @@ def _sums(state: Accumulated, sends: bool, header: _Header) -> Iterator[Tensor]:
     yield statistics.counts
     yield statistics.means * statistics.counts[:, None]
     yield torch.stack(state.tallies)
-    weight = statistics.means.new_zeros(header.num_classes, header.num_features)
-    bias = statistics.means.new_zeros(header.num_classes)
+    rows = 0 if header.classifier_rank is None else header.num_classes
+    weight = statistics.means.new_zeros(rows, header.num_features)
+    bias = statistics.means.new_zeros(rows)
     if sends and state.classifier is not None:
         weight = state.classifier.weight
         bias = bias if state.classifier.bias is None else state.classifier.bias

@@ -21,6 +21,9 @@ PAIRWISE_CLASSES = 2048
 """Above this many classes the pairwise measures look at a seeded sample of this many classes."""
 
 
+_GRAM_CONDITION = 1e-4  # squares of smaller singular values lose half of the digits of float64
+
+
 class UndefinedMeasure(ValueError):  # noqa: N818 - a state of the data, not a fault
     """A measure has no meaning on these data; its key is left out and the message says why."""
 
@@ -319,9 +322,20 @@ class ClassStatistics:
 
     @cached_property
     def centered_means_svd(self) -> tuple[Float[Tensor, " k"], Float[Tensor, "k d"]]:
-        """Singular values, descending, and right singular vectors (rows) of the centered means."""
+        """Singular values, descending, and right singular vectors (rows) of the centered means.
+
+        By the eigenvalues of a Gram matrix, ten times as fast, where the squares that it holds are
+        precise enough; without the singular value that is 0 because the rows add up to 0.
+        """
         m = self.centered_means
-        if self.num_classes > self.num_features:
+        wide = self.num_classes <= self.num_features
+        k = min(self.num_classes - 1, self.num_features)
+        squares, vectors = torch.linalg.eigh(m @ m.T if wide else m.T @ m)
+        values = squares.flip(0)[:k].clamp(min=0).sqrt()
+        if k and bool(values[-1] > _GRAM_CONDITION * values[0]):
+            vectors = vectors.flip(1)[:, :k].T
+            return values, (vectors @ m) / values[:, None] if wide else vectors
+        if not wide:
             m = torch.linalg.qr(m, mode="r").R  # the same values and vectors, of a d x d matrix
         _, values, vectors = torch.linalg.svd(m, full_matrices=False)
         return values, vectors

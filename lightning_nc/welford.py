@@ -2,8 +2,8 @@ r"""One pass, exact: what a batch adds to the class means and to the pooled scat
 
 Late in training the spread inside a class is 1e-4 of its mean and less. Sums of squares are then
 wrong by orders of magnitude in float32, and a second pass over the data doubles the cost. Grouped
-Welford does neither: each row is measured from the running mean of its class, in float64, and what is
-left over is small enough for one float32 product.
+Welford does neither: each row is measured from the running mean of its class, which is kept in float64,
+and what is left over is small enough for one float32 product.
 
 For a batch with labels y, running means mu and counts n, and :math:`k_c` rows of class c in the batch:
 
@@ -15,8 +15,8 @@ For a batch with labels y, running means mu and counts n, and :math:`k_c` rows o
 
 A class that has no sample yet is measured from its first row in place of its mean, which changes
 nothing in S: the sum of :math:`r_i - e_{y_i}` over a class of the batch is 0 then. So r is small from
-the first row on, and only the subtraction itself needs float64: the rest is computed in the dtype of
-the product. Nothing here waits for the device, and nothing of the size C x d is allocated.
+the first row on, and float32 will do for all that is done with rows. Nothing here waits for the
+device, and nothing of the size C x d is allocated.
 """
 
 from typing import NamedTuple
@@ -25,8 +25,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from lightning_nc.precision import float32_products_are_exact
+
 _CHUNK_ENTRIES = 2**21
 _OUTER_ENTRIES = 2**24
+_PANEL, _PANELS = 256, 8  # at least so wide, at most so many
+_FIRST_ROWS = 16
 
 
 class Moments(NamedTuple):
@@ -36,7 +40,8 @@ class Moments(NamedTuple):
         counts: n.
         means: mu, float64.
         sums_of_squares: Per class, the trace of its scatter.
-        scatter: S, pooled over the classes; its dtype is the dtype of the product. None: not kept.
+        scatter: S, pooled over the classes, on and above the diagonal; its dtype is the dtype of the
+            product, at least that of the features. None: not kept.
         class_scatter: S of each class, float64. None: not kept.
     """
 
@@ -88,7 +93,8 @@ def add_rows_(
     target: Int[Tensor, " B"],
     valid: Bool[Tensor, " B"],
     scratch: Scratch | None = None,
-) -> int:
+    rows_before: int = 0,
+) -> None:
     """Add a batch to the running moments, in place.
 
     Args:
@@ -97,15 +103,17 @@ def add_rows_(
         target: Labels; those of valid rows lie in [0, C), the others are 0.
         valid: False for the rows to leave out, whatever they hold.
         scratch: Memory to use again in the next batch.
-
-    Returns:
-        How many products were added to the scatter.
+        rows_before: About how many rows have been added before.
     """
-    rows = max(1, _CHUNK_ENTRIES // max(1, features.shape[1]))
     scratch = scratch or Scratch()
-    for chunk in zip(features.split(rows), target.split(rows), valid.split(rows), strict=True):
-        _add_chunk_(moments, *chunk, scratch)
-    return -(-len(features) // rows)
+    most = max(1, _CHUNK_ENTRIES // max(1, features.shape[1]))
+    start = 0
+    while start < len(features):
+        # a mean of few rows is far from that of many: at first, what is measured from it stays few
+        stop = start + min(most, max(_FIRST_ROWS, 3 * (rows_before + start)))
+        rows = slice(start, stop)
+        _add_chunk_(moments, features[rows], target[rows], valid[rows], scratch)
+        start = stop
 
 
 def _add_chunk_(
@@ -117,44 +125,104 @@ def _add_chunk_(
 ) -> None:
     n, mu = moments.counts, moments.means
     dtype = mu.dtype if x.dtype == mu.dtype else torch.float32
-    group = _first_row_of_class(y, valid, num_classes=len(n))
-    # not a product: 0 times NaN is NaN
-    x = torch.where(valid[:, None], x, x.new_zeros(()), out=scratch("x", x, x.dtype))
+    slots = _slots(y, valid, num_classes=len(n))
 
     # a new class starts at its first row
-    is_first = (group == torch.arange(len(y), device=y.device)) & valid & (n[y] == 0)
-    wide = torch.mul(x, is_first[:, None], out=scratch("wide", x, mu.dtype))
-    mu.index_add_(0, y, wide)
+    is_new = slots.used & (n[slots.label] == 0)
+    first = torch.index_select(x, 0, slots.first, out=scratch("first", x[: len(is_new)], x.dtype))
+    first = keep_rows_(first.to(dtype), is_new)
+    step = scratch("step", first, mu.dtype).copy_(first)
+    origin = torch.index_select(mu, 0, slots.label, out=scratch("origin", first, mu.dtype))
+    origin += step
 
-    torch.index_select(mu, 0, y, out=wide)
-    torch.sub(x, wide, out=wide)
-    r = torch.mul(wide, valid[:, None], out=scratch("r", x, dtype))
+    r, difference = scratch("r", x, dtype), x
+    gathered = scratch("gathered", x, dtype)
+    for part in _parts(origin, dtype, scratch):
+        torch.index_select(part, 0, slots.of_row, out=gathered)
+        difference = torch.sub(difference, gathered, out=r)
+    keep_rows_(r, valid)
 
     n.index_add_(0, y, valid.to(n.dtype))
-    steps = scratch("steps", x, dtype).zero_().index_add_(0, group, r)
-    steps /= n[y].clamp(min=1)[:, None]
-    mu.index_add_(0, y, wide.copy_(steps))
+    exact = scratch("exact", first, mu.dtype).zero_()
+    exact.index_add_(0, slots.of_row, scratch("wide rows", x, mu.dtype).copy_(r))
+    exact /= n[slots.label].clamp(min=1)[:, None]
+    e = scratch("e", first, dtype).copy_(exact)
+    mu.index_add_(0, slots.label, step.add_(exact))
 
-    # a row that is left out is its own group, whose step is 0
-    r_new = torch.index_select(steps, 0, group, out=scratch("r_new", x, dtype))
-    torch.sub(r, r_new, out=r_new)
-    squares = torch.mul(r, r_new, out=steps).sum(1, dtype=mu.dtype)
-    moments.sums_of_squares.index_add_(0, y, squares)
+    torch.index_select(e, 0, slots.of_row, out=gathered)
+    r_new = torch.sub(r, gathered, out=scratch("r_new", x, dtype))
+    squares = torch.mul(r, r_new, out=gathered).sum(1)
+    moments.sums_of_squares.index_add_(0, y, squares.to(mu.dtype))
     if moments.scatter is not None:
-        add_product_(moments.scatter, r, r_new)
+        add_symmetric_product_(moments.scatter, r, r_new)
     if moments.class_scatter is not None:
         _add_outer_products_(moments.class_scatter, y, r.to(mu.dtype), r_new.to(mu.dtype))
 
 
-def _first_row_of_class(
-    y: Int[Tensor, " B"], valid: Bool[Tensor, " B"], num_classes: int
-) -> Int[Tensor, " B"]:
-    """For each row the first row of its class, which stands for the class inside the batch."""
+def _parts(
+    x: Float[Tensor, "K d"], dtype: torch.dtype, scratch: Scratch
+) -> tuple[Float[Tensor, "K d"], ...]:
+    """Numbers of this dtype whose sum is x: of float64 two of float32, 48 bits together.
+
+    A float32 number less the first part is exact where the two are near each other, so that no row
+    needs float64.
+    """
+    if x.dtype == dtype:
+        return (x,)
+    high = scratch("high", x, dtype).copy_(x)
+    rest = x.sub_(scratch("wide", x, x.dtype).copy_(high))
+    return high, scratch("low", x, dtype).copy_(rest)
+
+
+class _Slots(NamedTuple):
+    """The rows of a batch by class: min(B, C) slots, so that nothing of the size C x d is needed.
+
+    Attributes:
+        of_row: The slot of each row; a row that is left out adds 0 to its slot.
+        label: The class of each slot.
+        first: The first row of each slot.
+        used: Whether the slot has rows that count.
+    """
+
+    of_row: Int[Tensor, " B"]
+    label: Int[Tensor, " K"]
+    first: Int[Tensor, " K"]
+    used: Bool[Tensor, " K"]
+
+
+def _slots(y: Int[Tensor, " B"], valid: Bool[Tensor, " B"], num_classes: int) -> _Slots:
     row = torch.arange(len(y), device=y.device)
     beyond = torch.full_like(row, len(y))
     first = row.new_full((num_classes,), len(y))
     first.scatter_reduce_(0, y, torch.where(valid, row, beyond), "amin")
-    return torch.where(valid, first[y], row)
+    if num_classes <= len(y):  # each class has its slot
+        label = torch.arange(num_classes, device=y.device)
+        return _Slots(y, label, first.clamp(max=len(y) - 1), first < len(y))
+    of_row = torch.where(valid, first[y], row)  # its first row is the slot of a class
+    return _Slots(of_row, y, row, valid & (of_row == row))
+
+
+def keep_rows_(x: Float[Tensor, "B d"], kept: Bool[Tensor, " B"]) -> Float[Tensor, "B d"]:
+    """Set the other rows to 0 in place, whatever they hold.
+
+    A product would leave NaN, as 0 times NaN is NaN, and ``torch.where`` takes five times as long: the
+    bits are masked.
+
+    Args:
+        x: Rows of float32 or float64.
+        kept: False for the rows to set to 0.
+
+    Returns:
+        The same tensor.
+
+    Example:
+        >>> keep_rows_(torch.tensor([[1.0], [torch.nan]]), torch.tensor([True, False]))
+        tensor([[1.],
+                [0.]])
+    """
+    integers = torch.int64 if x.dtype == torch.float64 else torch.int32
+    x.view(integers).bitwise_and_(-kept[:, None].to(integers))
+    return x
 
 
 def _add_outer_products_(
@@ -168,20 +236,23 @@ def _add_outer_products_(
         out.index_add_(0, labels, left[:, :, None] * right[:, None, :])
 
 
-def add_product_(out: Float[Tensor, "d d"], a: Float[Tensor, "B d"], b: Float[Tensor, "B d"]) -> None:
-    """``out += a.T @ b`` in the precision of its dtype, whatever the user allows for products.
+def add_symmetric_product_(
+    out: Float[Tensor, "d d"], a: Float[Tensor, "B d"], b: Float[Tensor, "B d"]
+) -> None:
+    """``out += a.T @ b`` on and above the diagonal, where the product is known to be symmetric.
 
-    Where float32 products may be computed in TF32 or bfloat16, each factor is split into three
-    parts of 8 bits, which both hold exactly, and the six products that matter are added up.
+    It is in the precision of its dtype, whatever the user allows for products: where float32 products
+    may be computed in TF32 or bfloat16, each factor is split into three parts of 8 bits, which both
+    hold exactly, and the six products that matter are added up.
 
     Args:
-        out: Added to in place.
+        out: Added to in place; what stands below the diagonal has no meaning, see :func:`symmetric`.
         a: Left factor.
         b: Right factor.
 
     Example:
         >>> out = torch.zeros(1, 1)
-        >>> add_product_(out, torch.full((2, 1), 3.0), torch.full((2, 1), 4.0))
+        >>> add_symmetric_product_(out, torch.full((2, 1), 3.0), torch.full((2, 1), 4.0))
         >>> out
         tensor([[24.]])
     """
@@ -189,17 +260,42 @@ def add_product_(out: Float[Tensor, "d d"], a: Float[Tensor, "B d"], b: Float[Te
         a1, a2, a3 = _bfloat16_parts(a)
         b1, b2, b3 = _bfloat16_parts(b)
         a, b = torch.cat([a3, a1, a2, a2, a1, a1]), torch.cat([b1, b3, b2, b1, b2, b1])
-    out.addmm_(a.T, b)
+    a, b = a.to(out.dtype), b.to(out.dtype)
+    for rows, columns in _panels(out):
+        out[rows, columns].addmm_(a[:, rows].T, b[:, columns])
 
 
-def float32_products_are_exact(device: torch.device) -> bool:
-    """False where ``set_float32_matmul_precision`` or its successors allow TF32 or bfloat16."""
-    backend = torch.backends.cuda if device.type == "cuda" else torch.backends.mkldnn
-    # `fp32_precision` can always be read; `allow_tf32` raises once the newer setting was used
-    own = getattr(getattr(backend, "matmul", None), "fp32_precision", None)
-    if own is None:
-        return torch.get_float32_matmul_precision() == "highest"
-    return own in ("ieee", "none")
+def fold_(total: Float[Tensor, "d d"], part: Float[Tensor, "d d"]) -> None:
+    """Move what was added to a symmetric ``part`` into ``total``, which has more digits.
+
+    Args:
+        total: Added to in place, on and above the diagonal.
+        part: Zero afterwards, on and above the diagonal.
+    """
+    for panel in _panels(total):
+        total[panel] += part[panel]
+        part[panel].zero_()
+
+
+def _panels(square: Float[Tensor, "d d"]) -> list[tuple[slice, slice]]:
+    """Rows and columns from the diagonal on, which leave out nearly half of a symmetric matrix.
+
+    One panel on other devices than a CPU: they are done with it sooner than with several launches.
+    """
+    width = len(square)
+    panel = max(_PANEL, -(-width // _PANELS)) if square.device.type == "cpu" else max(1, width)
+    return [(slice(i, i + panel), slice(i, None)) for i in range(0, width, panel)]
+
+
+def symmetric(upper: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
+    """The symmetric matrix with these entries on and above its diagonal.
+
+    Example:
+        >>> symmetric(torch.tensor([[1.0, 2.0], [0.0, 3.0]]))
+        tensor([[1., 2.],
+                [2., 3.]])
+    """
+    return upper.triu() + upper.triu(1).T
 
 
 def _bfloat16_parts(

@@ -15,6 +15,8 @@ from processes import Pool
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(1)
 
+collect_ignore = ["benchmarks"]  # a program of its own: python tests/benchmarks
+
 _LONG = pytest.StashKey()
 
 

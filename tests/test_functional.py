@@ -418,7 +418,7 @@ def test_a_decomposition_that_fails_gives_nan_with_a_reason(monkeypatch):
     def fails(*args, **kwargs):
         raise torch.linalg.LinAlgError("did not converge")
 
-    monkeypatch.setattr(torch.linalg, "svd", fails)
+    monkeypatch.setattr(torch.linalg, "eigh", fails)
     values, reasons = evaluate(
         select(["nc1/within_between_pinv", "nc1/cdnv"]), Evidence.of(statistics_of(problem("random")))
     )
@@ -427,6 +427,43 @@ def test_a_decomposition_that_fails_gives_nan_with_a_reason(monkeypatch):
     assert reasons == {
         "nc1/within_between_pinv": "NaN, because it failed: _LinAlgError: did not converge"
     }
+
+
+@pytest.mark.parametrize("offset", [0.0, 1000.0])
+@pytest.mark.parametrize("spread", [1.0, 1e-9, 0.0])
+def test_the_nearest_center_is_the_one_of_float64_however_near_the_second(spread, offset):
+    generator = torch.Generator().manual_seed(0)
+    means = offset + torch.randn(5, 16, generator=generator, dtype=torch.float64)
+    means[1] = means[0] + 1e-9
+    pairs = torch.combinations(torch.arange(5))
+    between = means[pairs].mean(1)  # as far from one as from the other
+    noise = torch.randn(200, 10, 16, generator=generator, dtype=torch.float64)
+    rows = (between + spread * noise).reshape(-1, 16)
+    statistics = ClassStatistics.from_batch(means, torch.arange(5), 5)
+    distances = ((rows[:, None] - means) ** 2).sum(2)
+    chosen = F.nearest_class_center(rows, statistics)
+    lost = distances.gather(1, chosen[:, None])[:, 0] - distances.min(1).values
+    assert float(lost.max()) <= 1e-9 * (1 + offset)
+    # float32 alone would be seen: it cannot tell the first two apart
+    told = ((rows[:, None].float() - means.float()) ** 2).sum(2).argmin(1)
+    assert spread == 1.0 or bool((told != chosen).any())
+
+
+@pytest.mark.parametrize("shape", [(6, 20), (20, 6), (6, 6), (2, 9), (9, 1)])
+@pytest.mark.parametrize("condition", [1.0, 1e3, 1e6, 1e12])
+def test_directions_are_those_of_a_decomposition_of_the_means_themselves(shape, condition):
+    generator = torch.Generator().manual_seed(0)
+    scales = torch.logspace(0, -math.log10(condition), shape[1], dtype=torch.float64)
+    means = torch.randn(shape, generator=generator, dtype=torch.float64) * scales
+    statistics = ClassStatistics.from_batch(means, torch.arange(shape[0]), shape[0])
+    values, vectors = statistics.centered_means_svd
+    expected = np.linalg.svd((means - means.mean(0)).numpy())[1]
+    kept = min(len(values), len(expected))
+    scale = expected[0]
+    np.testing.assert_allclose(values[:kept], expected[:kept], rtol=1e-7, atol=1e-12 * scale)
+    assert (expected[kept:] <= 1e-12 * scale).all()
+    large = values > 1e-10 * scale
+    torch.testing.assert_close(vectors[large] @ vectors[large].T, torch.eye(int(large.sum())).double())
 
 
 # ------------------------------------------------------------------------------------ what is needed

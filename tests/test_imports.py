@@ -17,15 +17,17 @@ WATCHED = ("lightning", "pytorch_lightning", "torchmetrics", "matplotlib")
 ALLOWED = {
     "values": set(),
     "dotted_path": set(),
-    "welford": set(),
+    "precision": set(),
+    "welford": {"precision"},
     "reservoir": set(),
+    "backlog": set(),
     "notices": {"values"},
     "history": set(),
     "schedule": set(),
     "strategies": set(),
-    "functional": {"values", "functional", "dotted_path"},
+    "functional": {"values", "functional", "dotted_path", "precision"},
     "metric": {
-        "values", "functional", "notices", "reservoir", "sync", "welford", "torchmetrics",
+        "values", "functional", "notices", "reservoir", "backlog", "sync", "welford", "torchmetrics",
         "figures", "matplotlib",  # inside plot() only, see below
     },
     "sync": {"values", "functional", "notices"},

@@ -26,12 +26,24 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from lightning_nc import ClassStatistics, LinearClassifier, NeuralCollapse, NeuralCollapseWarning
+from lightning_nc import (
+    ClassStatistics,
+    LinearClassifier,
+    NeuralCollapse,
+    NeuralCollapseWarning,
+    backlog,
+)
 from lightning_nc import metric as metric_module
 from lightning_nc.welford import add_rows_
 
 quiet = pytest.mark.filterwarnings("ignore::lightning_nc.notices.NeuralCollapseWarning")
 EVERYTHING = {"measures": ["*"]}
+
+
+@pytest.fixture(autouse=True)
+def small_backlog(monkeypatch):
+    """Some batches of these small problems wait for others, and some are too large for that."""
+    monkeypatch.setattr(backlog, "_MOST_ROWS", 100)
 
 
 def blank(given, **settings):
@@ -244,9 +256,9 @@ def test_float32_batches_between_float64_ones_are_all_counted():
 def test_an_update_runs_outside_autocast(monkeypatch):
     seen = []
 
-    def watched(*args):
+    def watched(*args, **kwargs):
         seen.append(torch.is_autocast_enabled("cpu"))
-        return add_rows_(*args)
+        return add_rows_(*args, **kwargs)
 
     monkeypatch.setattr(metric_module, "add_rows_", watched)
     given = problem("random")
@@ -525,6 +537,12 @@ def test_a_loaded_metric_goes_on_and_leaves_the_checkpoint_as_it_is():
     add(loaded, given, slice(300, None))
     assert_measures(loaded.compute(), given.reference)
     assert all(torch.equal(saved[name], t) for name, t in before.items() if name != "unshared")
+
+
+def test_features_on_another_device_are_refused_at_once():
+    metric = NeuralCollapse(3, 4)
+    with pytest.raises(ValueError, match=r"on cpu, where the metric is, but got them on meta\. Move"):
+        metric.update(torch.zeros(2, 4, device="meta"), torch.zeros(2, dtype=torch.long))
 
 
 def test_a_move_between_devices_keeps_the_dtypes():
@@ -1069,7 +1087,7 @@ def test_an_update_that_waits_for_a_value_would_be_seen(how, monkeypatch):
     with FakeTensorMode():
         metric = NeuralCollapse(5, 8)
         with pytest.raises(Exception, match=r"aten\.(_local_scalar_dense|nonzero|index|_unique)"):
-            metric.update(torch.randn(13, 8), torch.randint(5, (13,)))
+            metric.update(torch.randn(60, 8), torch.randint(5, (60,)))
 
 
 @pytest.mark.gpu
@@ -1111,7 +1129,7 @@ class Largest(TorchDispatchMode):
 
 @pytest.mark.parametrize("covariance", ["pooled", "none"])
 def test_no_batch_allocates_as_much_as_the_class_means(covariance):
-    num_classes, width, rows = 50_000, 64, 32
+    num_classes, width, rows = 50_000, 64, 64
     metric = NeuralCollapse(num_classes, width, covariance=covariance)
     generator = torch.Generator().manual_seed(0)
     for _ in range(3):

@@ -209,6 +209,8 @@ def test_a_small_stage_allocates_a_small_sample():
     metric = NeuralCollapse(4, 6)
     h, y, logits = overlapping(90)
     metric.update(h[:10], y[:10], logits[:10])
+    assert len(metric.sample().target) == 10
     assert len(metric.sample_target) <= 20
     metric.update(h[10:], y[10:], logits[10:])
+    assert len(metric.sample().target) == 90
     assert 90 <= len(metric.sample_target) <= 180

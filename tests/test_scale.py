@@ -32,7 +32,7 @@ def test_fifty_thousand_classes_take_the_memory_of_their_means(long_runs):
 def test_a_hundred_thousand_batches_do_not_drift(long_runs):
     errors = long_runs("hundred_thousand_batches")
     assert errors["counts"] == 0
-    assert errors["means"] < 1e-12
+    assert errors["means"] < 1e-7
     assert errors["scatter"] < 1e-6
     assert errors["sums_of_squares"] < 1e-6
 

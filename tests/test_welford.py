@@ -13,7 +13,14 @@ from problems import NAMES, UNEVEN, as_numpy, gaussian_classes, problem
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_nc import metric, values, welford
-from lightning_nc.welford import Moments, add_product_, add_rows_, float32_products_are_exact
+from lightning_nc.welford import (
+    Moments,
+    add_rows_,
+    add_symmetric_product_,
+    float32_products_are_exact,
+    fold_,
+    symmetric,
+)
 
 
 def empty_moments(num_classes, width, dtype=torch.float32, per_class=True):
@@ -50,8 +57,8 @@ def assert_moments(moments, h, y):
     np.testing.assert_allclose(moments.means, means, rtol=0, atol=relative * spread + 1e-14 * size)
     np.testing.assert_allclose(moments.sums_of_squares, sums, rtol=relative, atol=lost)
     largest = relative * np.abs(scatter).max() + lost
-    symmetric = (moments.scatter + moments.scatter.T).double().numpy() / 2
-    np.testing.assert_allclose(symmetric, scatter, rtol=0, atol=largest)
+    mine = symmetric(moments.scatter).double().numpy()
+    np.testing.assert_allclose(mine, scatter, rtol=0, atol=largest)
     for c, mine in enumerate(moments.class_scatter if moments.class_scatter is not None else ()):
         _, _, expected, _ = oracles.two_pass_statistics(h[y == c], y[y == c], num_classes)
         np.testing.assert_allclose((mine + mine.T) / 2, expected, rtol=0, atol=largest)
@@ -82,6 +89,16 @@ def test_a_class_that_comes_late_is_measured_from_its_own_rows():
     for rows in order.split(13):
         add_rows_(moments, given.features[rows], given.target[rows], torch.ones(len(rows)).bool())
     assert_moments(moments, *as_numpy(given))
+
+
+@pytest.mark.parametrize("size", [4096, 500])
+def test_a_first_row_far_from_its_class_does_not_blur_the_others(size):
+    given = gaussian_classes([1500, 1500, 1000, 96], 70, spread=1.0)
+    h = given.features.clone()
+    for c in range(4):  # for instance an image that is all black
+        h[(given.target == c).nonzero()[0]] = -300.0
+    outliers = replace(given, features=h)
+    assert_moments(added_up(outliers, (size,), per_class=False), *as_numpy(outliers))
 
 
 def test_batches_are_added_in_chunks(monkeypatch):
@@ -142,11 +159,11 @@ class CoarseProducts(TorchDispatchMode):
 
 
 def product_error(a, b):
-    """Of ``add_product_``, against float64, relative to the product of the absolute values."""
+    """Of the upper triangle, against float64, relative to the product of the absolute values."""
     out = torch.zeros(a.shape[1], b.shape[1])
-    add_product_(out, a, b)
+    add_symmetric_product_(out, a, b)
     exact, size = a.double().T @ b.double(), a.double().abs().T @ b.double().abs()
-    return float(((out.double() - exact).abs() / size).max())
+    return float(((out.double() - exact).abs() / size).triu().max())
 
 
 def factors(rows, width=16, decades=3):
@@ -171,6 +188,28 @@ def test_a_product_is_as_good_as_float32_where_factors_are_rounded(rows, monkeyp
     with CoarseProducts() as mode:
         assert product_error(*factors(rows)) < 1e-6
     assert mode.seen == 1
+
+
+@pytest.mark.parametrize("width", [1, 255, 256, 257, 900])
+def test_panels_cover_all_on_and_above_the_diagonal_and_folding_moves_it(width):
+    x = torch.randn(40, width, generator=torch.Generator().manual_seed(0))
+    part, total = torch.zeros(width, width), torch.ones(width, width, dtype=torch.float64)
+    add_symmetric_product_(part, x, x)
+    expected = x.double().T @ x.double()
+    torch.testing.assert_close(symmetric(part).double(), expected, rtol=0, atol=1e-4)
+    if width > 512:
+        assert part.count_nonzero() < 0.8 * width * width
+    fold_(total, part)
+    torch.testing.assert_close(symmetric(total), 1 + expected, rtol=0, atol=1e-4)
+    assert part.triu().count_nonzero() == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rows_that_are_not_kept_are_zero_whatever_they_hold(dtype):
+    x = torch.tensor([[1.5, -2.0], [torch.nan, torch.inf], [-torch.inf, 3.0], [0.0, -0.0]], dtype=dtype)
+    kept = welford.keep_rows_(x, torch.tensor([True, False, False, True]))
+    assert kept is x
+    assert x.tolist() == [[1.5, -2.0], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]]
 
 
 @ROWS

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from lightning_nc.figures.style import (
     BLUE,
@@ -53,6 +53,7 @@ def class_profile(
         ValueError: If there is no sample.
 
     Example:
+        >>> import torch
         >>> h, y = torch.tensor([[1.0], [2.0], [5.0], [5.0]]), torch.tensor([0, 0, 1, 1])
         >>> figure, axes = class_profile(ClassStatistics.from_batch(h, y, 2), None, ["cat", "dog"])
         >>> [tick.get_text() for tick in axes[3].get_yticklabels()]
@@ -71,33 +72,50 @@ def class_profile(
     norms = statistics.frame.norms.cpu().numpy()
     average = norms.mean() or 1.0
     spreads = (statistics.sums_of_squares / statistics.counts).sqrt().cpu().numpy() / average
-    figure = Figure(figsize=(10, 6.4), layout="constrained")
-    grid = figure.subplots(2, 2)
-    x = _class_axes(list(grid[0]), labels, statistics.counts.cpu().numpy(), names, class_names)
+    figure = Figure(figsize=(10, 6.4))
+    counts = statistics.counts.cpu().numpy()
+    balanced = bool(counts.max() < 2 * counts.min())
+    named = balanced and class_names is not None and len(labels) <= NAMED_CLASSES
+    by_class, by_pair = _four_axes(figure, max(map(len, names)), upright=named)
+    x = _class_axes(by_class, labels, counts, names if named else None)
     rows = None
     if classifier is not None:
         rows = classifier.weight[seen].norm(dim=1).double().cpu().numpy()
         rows = rows / (rows.mean() or 1.0)
-    _norms(grid[0, 0], x, norms / average, rows, names)
-    _spreads(grid[0, 1], x, spreads, names)
+    _norms(by_class[0], x, norms / average, rows, names)
+    _spreads(by_class[1], x, spreads, names)
     cosines = statistics.frame.cosines.cpu().numpy()
     variances = pairwise_cdnv(statistics).cpu().numpy()
     ideal = -1 / max(1, len(labels) - 1)
     sampled = [names[i] for i in statistics.frame.sampled.tolist()]
-    _pairs(grid[1, 0], cosines, sampled, BLUE, "pairs of the highest cosine of means")
-    _pairs(grid[1, 1], variances, sampled, VERMILION, "pairs of the highest CDNV")
-    grid[1, 0].axvline(ideal, color=GRAY, ls="--", lw=1)
-    grid[1, 0].set_xlabel(f"cosine; simplex ETF: {number(ideal)}", fontsize=9)
-    grid[1, 1].set_xlabel(
-        f"class-distance normalized variance; at collapse: {at_collapse('nc1/cdnv')}", fontsize=8
-    )
-    return figure, list(grid.flat)
+    _pairs(by_pair[0], cosines, sampled, BLUE, "pairs of the highest cosine of means")
+    _pairs(by_pair[1], variances, sampled, VERMILION, "pairs of the highest CDNV")
+    by_pair[0].axvline(ideal, color=GRAY, ls="--", lw=1)
+    by_pair[0].set_xlabel(f"cosine; simplex ETF: {number(ideal)}", fontsize=9)
+    by_pair[1].set_xlabel(f"CDNV; at collapse: {at_collapse('nc1/cdnv')}", fontsize=9)
+    return figure, [*by_class, *by_pair]
+
+
+def _four_axes(figure: Figure, longest: int, upright: bool) -> tuple[list[Axes], list[Axes]]:
+    """Two panels above two, with margins for names of this length: a layout engine draws all twice."""
+    width, height = figure.get_size_inches()
+    character = 0.075  # inches, of the small letters along the axes
+    names = character * longest if upright else 0.15
+    half = 0.5 * width
+
+    def row(left: float, right: float, top: float, bottom: float) -> list[Axes]:
+        size = (half - left - right) / width, (top - bottom) / height
+        return [figure.add_axes(((i * half + left) / width, bottom / height, *size)) for i in range(2)]
+
+    middle = 0.5 * height
+    above = row(0.75, 0.15, height - 0.55, middle + 0.4 + names)
+    below = row(0.3 + character * (2 * longest + 3), 0.65, middle - 0.45, 0.5)
+    return above, below
 
 
 def _class_axes(
-    axes: list[Axes], labels: list[int], counts: np.ndarray, names: list[str],
-    class_names: Sequence[str] | None,
-) -> np.ndarray:  # fmt: skip
+    axes: list[Axes], labels: list[int], counts: np.ndarray, names: list[str] | None
+) -> np.ndarray:
     """Furnish the x axes, and say where on them each class is."""
     low, high = int(counts.min()), int(counts.max())
     for axis in axes:
@@ -106,17 +124,16 @@ def _class_axes(
             axis.set_xscale("log")
             axis.set_xlabel("samples of the class", fontsize=9)
             axis.set_xlim(low / 1.3, high * 1.3)
-            axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-            if high >= 10 * low:
-                axis.xaxis.set_minor_formatter(NullFormatter())
-            else:
-                axis.xaxis.set_minor_locator(MaxNLocator(nbins=4, integer=True))
-                axis.xaxis.set_minor_formatter(lambda value, _: f"{value:g}")
+            few = LogLocator(subs=(1,) if high >= 1000 * low else (1, 2, 5))
+            axis.xaxis.set_major_locator(few if high >= 10 * low else MaxNLocator(4, integer=True))
+            axis.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
+            # dozens of ticks take most of the time of drawing
+            axis.xaxis.set_minor_locator(NullLocator())
             continue
         each = f"{low:,}" if low == high else f"{low:,} to {high:,}"
         axis.set_xlabel(f"class ({each} samples each)", fontsize=9)
         axis.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
-        if class_names is not None and len(labels) <= NAMED_CLASSES:
+        if names is not None:
             axis.set_xticks(labels, names, rotation=90)
     return counts if high >= 2 * low else np.array(labels)
 
@@ -150,7 +167,7 @@ def _spreads(axis: Axes, x: np.ndarray, spreads: np.ndarray, names: list[str]) -
     hidden = int((spreads == 0).sum()) if log else 0
     worst = np.argsort(-np.nan_to_num(spreads, nan=np.inf), kind="stable")[:_WORST_CLASSES]
     _mark(axis, x, spreads, worst, names, "widest", size)
-    axis.set_ylabel("spread / average norm of means", fontsize=9)
+    axis.set_ylabel("spread / norm of means", fontsize=9)
     if hidden:
         axis.text(0.99, 0.02, f"{hidden} not shown: spread 0", transform=axis.transAxes, ha="right",
                   fontsize=7, color=GRAY)  # fmt: skip

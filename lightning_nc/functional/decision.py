@@ -1,12 +1,15 @@
 """NC4: the network decides like a nearest-class-center (NCC) rule; and the network's own accuracy."""
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from lightning_nc.precision import float32_products_are_exact
 from lightning_nc.values import ClassStatistics, Decisions, FeatureSample, UndefinedMeasure
 
-_BLOCK_ENTRIES = 2**24
+_BLOCK_ENTRIES, _LEAST_ROWS = 2**20, 256
 
 
 def nearest_class_center(
@@ -34,12 +37,37 @@ def nearest_class_center(
     centers = statistics.means[seen]
     origin = centers.mean(0)
     centers = centers - origin
-    half_squares = centers.square().sum(1) / 2
-    nearest = [
-        ((rows - origin) @ centers.T - half_squares).argmax(1)
-        for rows in features.split(max(1, _BLOCK_ENTRIES // len(centers)))
-    ]
-    return seen.nonzero().flatten()[torch.cat(nearest)]
+    nearest = _nearest_of(centers)
+    blocks = features.split(max(_LEAST_ROWS, _BLOCK_ENTRIES // max(centers.shape)))
+    chosen = torch.cat([nearest(rows.to(origin.dtype) - origin) for rows in blocks])
+    return seen.nonzero().flatten()[chosen]
+
+
+def _nearest_of(centers: Float[Tensor, "K d"]) -> Callable[[Float[Tensor, "B d"]], Int[Tensor, " B"]]:
+    """The function that finds the nearest of these centers for each row."""
+    halves = centers.square().sum(1) / 2
+
+    def exactly(rows: Float[Tensor, "B d"]) -> Int[Tensor, " B"]:
+        return (rows @ centers.T - halves).argmax(1)
+
+    device = centers.device
+    worth_it = device.type == "cpu" and centers.dtype == torch.float64 and len(centers) > 1
+    if not worth_it or not float32_products_are_exact(device):
+        return exactly
+    short, short_halves = centers.float(), halves.float()
+    longest = (2 * halves.max()).sqrt()
+    rounding = (centers.shape[1] + 8) * torch.finfo(torch.float32).eps
+
+    def quickly(rows: Float[Tensor, "B d"]) -> Int[Tensor, " B"]:
+        best = torch.addmm(-short_halves, rows.float(), short.T).topk(2)
+        chosen, lead = best.indices[:, 0], best.values[:, 0] - best.values[:, 1]
+        # by less than float32 may have rounded off nothing is decided, nor by NaN
+        sure = lead > 2 * rounding * longest * (rows.norm(dim=1) + longest)
+        doubtful = (~sure).nonzero().flatten()
+        chosen[doubtful] = exactly(rows[doubtful])
+        return chosen
+
+    return quickly
 
 
 def count_decisions(
@@ -78,7 +106,7 @@ def count_decisions(
     sampled = center_correct = compared = mismatched = zero
     if num_rows:
         weight = stands_for.to(dtype) / num_rows
-        center = nearest_class_center(sample.features.to(dtype), statistics)
+        center = nearest_class_center(sample.features, statistics)
         sampled = weight * num_rows
         center_correct = weight * (center == sample.target).sum()
         if sample.predicted is not None:

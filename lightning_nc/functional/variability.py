@@ -270,9 +270,11 @@ def variability_collapse_index(statistics: ClassStatistics) -> Float[Tensor, ""]
     share = statistics.counts.to(statistics.means) / statistics.num_samples
     weighted = (statistics.means - share @ statistics.means) * share.sqrt()[:, None]
     values, vectors = torch.linalg.eigh(statistics.within_covariance + weighted.T @ weighted)
-    # below the first bound lies what float32 features make, below the second what eigh makes
-    rounding = (FLOAT32_EPS * statistics.means.norm()).square() / statistics.num_classes
-    kept = values > torch.maximum(rounding, len(values) * torch.finfo(values.dtype).eps * values[-1])
+    # below these lies what float32 makes of the means and of the scatter, and what eigh makes
+    of_means = (FLOAT32_EPS * statistics.means.norm()).square() / statistics.num_classes
+    of_scatter = FLOAT32_EPS * statistics.within_trace
+    of_eigh = len(values) * torch.finfo(values.dtype).eps * values[-1]
+    kept = values > torch.stack([of_means, of_scatter, of_eigh]).max()
     explained = ((weighted @ vectors[:, kept]).square().sum(0) / values[kept]).sum()
     degrees = min(statistics.num_features, statistics.num_classes - 1)
     return 1 - explained / degrees

@@ -1,0 +1,70 @@
+"""The frozen pass against a bare evaluation loop over the same loader."""
+
+import logging
+import warnings
+
+import lightning as L
+import torch
+from measure import Row, alternate, ratios
+from training import convolutions
+
+from lightning_nc.frozen_pass import frozen_loader, frozen_pass
+from lightning_nc.observation import Observation
+
+
+class Passes(L.Callback):
+    """At the end of the epoch, both passes in turn."""
+
+    def __init__(self, repeats):
+        self.repeats = repeats
+        self.seconds = {}
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        loader = frozen_loader(trainer.train_dataloader, trainer.num_training_batches, seed=0)
+        observation = Observation(
+            pl_module,
+            None,
+            {"classifier": "classifier", "layers": [], "pool": "auto", "forwards": "last"},
+            {},
+            say=lambda kind, text: None,
+            announce=lambda text: None,
+        )
+
+        def bare():
+            pl_module.eval()
+            with torch.inference_mode():
+                for batch in loader:
+                    pl_module(trainer.strategy.batch_to_device(batch)[0])
+            pl_module.train()
+
+        def measured():
+            observation.reset("train")
+            frozen_pass(
+                trainer, pl_module, loader,
+                before=lambda batch: observation.begin(batch, weights_move=False, stage="train"),
+                after=lambda batch: observation.commit("train", weights_move=False),
+            )  # fmt: skip
+            observation.close("train", pl_module.device, distributed=False)
+
+        self.seconds = alternate({"bare": bare, "measured": measured}, self.repeats)
+        observation.detach()
+
+
+def run(quick, device):
+    """The convolution network."""
+    warnings.simplefilter("ignore")
+    for name in ("lightning.pytorch", "lightning"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    if quick:
+        return
+    network, loader = convolutions()
+    passes = Passes(repeats=9)
+    trainer = L.Trainer(
+        max_epochs=1, accelerator="gpu" if device == "cuda" else "cpu", devices=1, logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        callbacks=[passes],
+    )  # fmt: skip
+    trainer.fit(network, loader)
+    values = ratios(passes.seconds["measured"], passes.seconds["bare"])
+    yield Row.of("frozen pass", "convolutions", "with all keys / bare loop", values, 1.05)
+    yield Row.of("frozen pass", "convolutions", "bare loop, s", passes.seconds["bare"])

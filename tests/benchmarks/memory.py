@@ -1,0 +1,55 @@
+"""Peak memory against the formula in the README, each case in a process of its own."""
+
+import json
+import resource
+import subprocess
+import sys
+
+import torch
+from measure import Row
+
+from lightning_nc import NeuralCollapse
+
+CASES = [(10, 512, 256), (1000, 2048, 256), (50_000, 1024, 2048)]
+
+
+def formula(classes, width, rows):
+    """Bytes: means and scatter, the sample, and the working memory of one piece of rows."""
+    states = 8 * classes * width + 12 * width**2
+    sample = 4 * min(8192 * width, 2**24)
+    piece = min(2**21, max(rows, min(4096, 2**21 // width)) * width)
+    slots = min(piece, classes * width)
+    return states + sample + 16 * piece + 52 * slots
+
+
+def measured(classes, width, rows):
+    """Bytes by which the peak of this process rises."""
+    features = torch.randn(rows, width)
+    target = torch.randint(classes, (rows,))
+    features.T @ features  # loads the libraries
+    before = _peak()
+    metric = NeuralCollapse(classes, width)
+    for _ in range(max(6, 3 * 8192 // rows)):
+        metric.update(features, target, predicted=target)
+    metric._settle()
+    return _peak() - before
+
+
+def _peak():
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def run(quick, device):
+    """Of (C, d, B), on the host."""
+    for case in () if quick else CASES:
+        command = [sys.executable, __file__, json.dumps(case)]
+        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        classes, width, rows = case
+        name = f"C={classes}, d={width}, B={rows}"
+        yield Row.of("memory", name, "peak / formula", [int(output) / formula(*case)])
+        yield Row.of("memory", name, "peak, MB", [int(output) / 1e6])
+
+
+if __name__ == "__main__":
+    print(measured(*json.loads(sys.argv[1])))
