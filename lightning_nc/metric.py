@@ -239,6 +239,14 @@ class NeuralCollapse(Metric):
         self._labels_are_whole = True
         return h, y
 
+    def work_in(self, scratch: Scratch) -> None:
+        """Keep intermediate results there, where other metrics keep theirs when it is their turn.
+
+        Args:
+            scratch: Memory that no other thread uses.
+        """
+        self._scratch = scratch
+
     def compute(self) -> dict[str, Float[Tensor, ""]]:
         """The measures, over all ranks.
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lightning_nc.capture import Capture, Forward
 from lightning_nc.recorder import Recorded, Recorder
 from lightning_nc.target import find_target
+from lightning_nc.welford import Scratch
 
 
 class Observation:
@@ -37,7 +38,7 @@ class Observation:
     ) -> None:
         self.capture = Capture(root, **capture)
         self._target = target
-        self._settings = dict(recorder)
+        self._settings = {**recorder, "scratch": Scratch()}
         self._says_several = capture.get("forwards") == "last"
         self._say = say
         self._announce = announce

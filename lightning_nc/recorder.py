@@ -17,6 +17,7 @@ from lightning_nc.metric import NeuralCollapse
 from lightning_nc.notices import notices
 from lightning_nc.sync import RankFailed, count_own_decisions, merge_ranks
 from lightning_nc.values import Accumulated, LinearClassifier, to_device
+from lightning_nc.welford import Scratch
 
 HEAD = ""
 """Name of the measured module whose features are the classifier's input."""
@@ -48,6 +49,7 @@ class Recorder:
         ignore_index: Label of rows to leave out.
         max_rows_per_batch: At most this many rows of a batch enter, a uniform random subset.
         seed: For the sample and the subsets.
+        scratch: Memory for intermediate results, which recorders that take turns can share.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Recorder:
         ignore_index: int | None = -100,
         max_rows_per_batch: int | None = None,
         seed: int = 0,
+        scratch: Scratch | None = None,
     ) -> None:
         self._names = (HEAD, *layers)
         self._num_classes = num_classes
@@ -67,6 +70,7 @@ class Recorder:
         self._ignore_index = ignore_index
         self._max_rows = max_rows_per_batch
         self._seed = seed
+        self._scratch = scratch or Scratch()
         self._metrics: dict[str, NeuralCollapse] = {}
         self._weight: Tensor | None = None
         self._bias: Tensor | None = None
@@ -241,6 +245,7 @@ class Recorder:
                     seed=self._seed,
                     sync_on_compute=False,
                 )
+            self._metrics[name].work_in(self._scratch)
         return self._metrics[name]
 
     def _subset(self, num_rows: int, device: torch.device) -> Tensor | None:
