@@ -56,7 +56,7 @@ def address(tmp_path_factory):
     """A TensorBoard server over a run with every picture."""
     folder = tmp_path_factory.mktemp("runs")
     names = [f"digit {i}" for i in range(10)]
-    callback = NeuralCollapseCallback(figures_every_n_epochs=4, class_names=names)
+    callback = NeuralCollapseCallback(figures_every_n_epochs=8, class_names=names)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("lightning_nc.gallery.AFFORDED", float("inf"))
         fit(Network(dropout=0.0), [callback], max_epochs=16, logger=TensorBoardLogger(folder))

@@ -274,7 +274,7 @@ def test_tensorboard_holds_the_logged_keys(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     logger = TensorBoardLogger(tmp_path)
-    callback = NeuralCollapseCallback(prefix="run/")
+    callback = NeuralCollapseCallback(prefix="run/", figures_every_n_epochs=0)
     fit(Network(), [callback], logger=logger, default_root_dir=tmp_path)
     events = EventAccumulator(logger.log_dir).Reload()
     assert set(callback.history) <= set(events.Tags()["scalars"])

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 from measure import Row, timed
 
 from lightning_nc import NeuralCollapse
@@ -56,7 +57,7 @@ def _exponent(x, y):
 
 
 def _draw(times, exponents):
-    figure = Figure(figsize=(10, 2.9), layout="constrained")
+    figure = Figure(figsize=(10, 3.1), layout="constrained")
     for axis, (name, values) in zip(figure.subplots(1, 4, sharey=True), times.items(), strict=True):
         x = SWEEPS[name]
         axis.loglog(x, values, "o-", color="#0072B2", lw=1.6, ms=5, label="measured")
@@ -65,6 +66,8 @@ def _draw(times, exponents):
         fixed = ", ".join(f"{k}={v:,}" for k, v in BASE.items() if k != name)
         axis.set_title(f"{name}: slope {exponents[name]:.2f} at the end\n({fixed})", fontsize=9)
         axis.set_xlabel(name)
+        axis.set_xticks(x, [f"{value:,}" for value in x], rotation=40, ha="right")
+        axis.xaxis.set_minor_locator(NullLocator())
         axis.spines[["top", "right"]].set_visible(False)
         axis.tick_params(labelsize=8)
         axis.legend(fontsize=7, frameon=False)
