@@ -103,9 +103,11 @@ FAULTS = (
     ),
     Fault(
         "W is read after the optimizer's step",
-        "callback.py",
-        "                self._watched.keep_classifier(ONLINE)\n",
-        "                pass\n",
+        "observation.py",
+        "        if counted is None or counted is self._kept_for:\n"
+        "            return\n"
+        "        if is_over and counted.parameters is None and self.has_stepped:\n",
+        "        if counted is None or not is_over:\n            return\n        if False:\n",
         ("tests/test_callback.py", "-k", "classifier_of_an_epoch"),
     ),
     Fault(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from matplotlib.figure import Figure
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from training import ROWS, Network, fit
@@ -35,6 +36,8 @@ def few_pictures(monkeypatch):
     def of_stage(album, stage, accumulated):
         return [(key, figure) for key, figure in draw(album, stage, accumulated) if "/plane/" in key]
 
+    for name in ("cosine_matrices", "spectra", "class_profile"):
+        monkeypatch.setattr(f"lightning_nc.figures.{name}", lambda *args: (Figure(), None))
     monkeypatch.setattr(Album, "of_stage", of_stage)
     monkeypatch.setattr(Album, "of_run", lambda *args: [])
 
