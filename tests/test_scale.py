@@ -16,8 +16,9 @@ from lightning_nc import NeuralCollapse, NeuralCollapseCallback, NeuralCollapseW
 def test_fifty_thousand_classes_take_the_memory_of_their_means(long_runs):
     result = long_runs("fifty_thousand_classes")
     means = 8 * 50_000 * 1024
-    # the sample and a batch; the means themselves were there before
-    assert result["update"] < 0.7 * means
+    # working memory for a batch, and what the allocator keeps (0.5 to 0.8 of the means); a copy of the
+    # means would add 1
+    assert result["update"] < 0.95 * means
     # a copy of the means, the centered ones and their QR decomposition, W in float64, and W against
     # the means, both normalized
     assert result["compute"] < 9 * means
