@@ -489,8 +489,9 @@ class NeuralCollapseCallback(_Callback):
             values = dict.fromkeys(self._keys_of(stage), torch.tensor(nan))
         with self._harmless(trainer, f"Logging stage {stage}"):
             step = axis(trainer, epoch_is_over=stage in (ONLINE, FROZEN) and not at_once)
-            self._log(trainer, pl_module, values, step)
-            self._remember(trainer, stage, recorded, values)
+            told = numbers(values)
+            self._log(trainer, pl_module, values, told, step)
+            self._remember(trainer, stage, recorded, told)
         if recorded is not None:
             self._show_stage(trainer, stage, recorded)
 
@@ -501,12 +502,19 @@ class NeuralCollapseCallback(_Callback):
         before = [key for key in self.history if key in candidates or key.startswith(layered)]
         return before or candidates
 
-    def _log(self, trainer: Any, pl_module: Any, values: Mapping[str, Tensor], step: int) -> None:
+    def _log(
+        self,
+        trainer: Any,
+        pl_module: Any,
+        values: Mapping[str, Tensor],
+        told: Mapping[str, float],
+        step: int,
+    ) -> None:
         if trainer.barebones:  # a Trainer that was asked to log nothing
             return
-        short = headlines(values, self._prefix) if self._prog_bar else {}
+        short = headlines(told, self._prefix) if self._prog_bar else {}
         if trainer.state.fn == "fit":
-            publish(trainer, values, numbers(short), step, self._say)
+            publish(trainer, values, told, short, step, self._say)
             return
         # what validate() and test() return comes from Lightning's own log
         spare_second_sync(trainer, (*values, *short))
@@ -547,15 +555,13 @@ class NeuralCollapseCallback(_Callback):
             self._schedule.measured(PICTURES, trainer.current_epoch)
 
     def _remember(
-        self, trainer: Any, stage: str, recorded: Recorded | None, values: Mapping[str, Tensor]
+        self, trainer: Any, stage: str, recorded: Recorded | None, told: Mapping[str, float]
     ) -> None:
         self._schedule.measured(stage, trainer.current_epoch)
         for name, accumulated in (recorded.accumulated if recorded else {}).items():
             place = stage if name == HEAD else f"{stage}/{name}"
             self.statistics[place] = accumulated.statistics.to("cpu")
-        self.history = self.history.extended(
-            trainer.current_epoch, trainer.global_step, numbers(values)
-        )
+        self.history = self.history.extended(trainer.current_epoch, trainer.global_step, told)
 
     def _key(self, key: str, stage: str) -> str:
         """``nc1/cdnv`` and ``nc1/cdnv/backbone`` become ``nc1/cdnv/val``, ``.../val/backbone``."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 def publish(
     trainer: Any,
     values: Mapping[str, Tensor],
+    told: Mapping[str, float],
     headlines: Mapping[str, float],
     step: int,
     say: Callable[[str, str], None],
@@ -28,6 +29,7 @@ def publish(
     Args:
         trainer: The Trainer, in a fit.
         values: Scalars by key.
+        told: The same on the host.
         headlines: Scalars for the progress bar, by their short names.
         step: Where on the loggers' axis.
         say: Told the kind and the text of a warning.
@@ -37,7 +39,7 @@ def publish(
     shown._callback_metrics.update(as_logged)
     shown._logged_metrics.update(as_logged)
     shown._progress_bar_metrics.update(headlines)
-    row = {**numbers(values), "epoch": trainer.current_epoch}
+    row = {**told, "epoch": trainer.current_epoch}
     to_each(trainer.loggers, lambda logger: logger.log_metrics(row, step=step), say)
 
 

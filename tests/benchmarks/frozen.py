@@ -1,12 +1,9 @@
 """The frozen pass against a bare evaluation loop over the same loader."""
 
-import logging
-import warnings
-
 import lightning as L
 import torch
 from measure import Row, alternate, ratios
-from training import convolutions
+from training import convolutions, quiet_trainer
 
 from lightning_nc.frozen_pass import frozen_loader, frozen_pass
 from lightning_nc.observation import Observation
@@ -52,18 +49,11 @@ class Passes(L.Callback):
 
 def run(quick, device):
     """The convolution network."""
-    warnings.simplefilter("ignore")
-    for name in ("lightning.pytorch", "lightning"):
-        logging.getLogger(name).setLevel(logging.ERROR)
     if quick:
         return
     network, loader = convolutions()
     passes = Passes(repeats=9)
-    trainer = L.Trainer(
-        max_epochs=1, accelerator="gpu" if device == "cuda" else "cpu", devices=1, logger=False,
-        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-        callbacks=[passes],
-    )  # fmt: skip
+    trainer = quiet_trainer(device, max_epochs=1, logger=False, callbacks=[passes])
     trainer.fit(network, loader)
     values = ratios(passes.seconds["measured"], passes.seconds["bare"])
     yield Row.of("frozen pass", "convolutions", "with all keys / bare loop", values, 1.05)

@@ -143,6 +143,17 @@ class Clock(L.Callback):
         return [b - a for a, b in itertools.pairwise(self.marks)][1:]
 
 
+def quiet_trainer(device, **settings):
+    """A Trainer that does nothing but train."""
+    warnings.simplefilter("ignore")
+    for name in ("lightning.pytorch", "lightning"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    return L.Trainer(
+        accelerator="gpu" if device == "cuda" else "cpu", devices=1, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, **settings,
+    )  # fmt: skip
+
+
 def seconds_per_epoch(make, epochs, device, logger, **settings):
     """Median over the epochs of one run, without the callback where it has no settings."""
     L.seed_everything(0, verbose=False)
@@ -150,10 +161,9 @@ def seconds_per_epoch(make, epochs, device, logger, **settings):
     clock = Clock()
     callbacks = [NeuralCollapseCallback(classifier="classifier", **settings)] if settings else []
     with tempfile.TemporaryDirectory() as folder:
-        trainer = L.Trainer(
-            max_epochs=epochs + 1, accelerator="gpu" if device == "cuda" else "cpu", devices=1,
-            logger=TensorBoardLogger(folder) if logger else False, enable_checkpointing=False,
-            enable_progress_bar=False, enable_model_summary=False, callbacks=[*callbacks, clock],
+        trainer = quiet_trainer(
+            device, max_epochs=epochs + 1, callbacks=[*callbacks, clock],
+            logger=TensorBoardLogger(folder) if logger else False,
         )  # fmt: skip
         trainer.fit(network, loader)
     return clock.seconds()
@@ -194,9 +204,6 @@ SLOWER = {
 
 def run(quick, device):
     """Rows of the situations."""
-    warnings.simplefilter("ignore")
-    for name in ("lightning.pytorch", "lightning"):
-        logging.getLogger(name).setLevel(logging.ERROR)
     for name, (settings, target) in list(DIGITS.items())[: 1 if quick else None]:
         seconds = {"with": [], "without": []}
         for _ in range(5):
