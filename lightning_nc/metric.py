@@ -15,6 +15,7 @@ from lightning_nc.backlog import UNKNOWN, Backlog, Rows
 from lightning_nc.functional.measures import Evidence, evaluate, select
 from lightning_nc.notices import NeuralCollapseWarning, notices, rows_left_out
 from lightning_nc.reservoir import Reservoir
+from lightning_nc.symmetric import fold_, symmetric
 from lightning_nc.sync import count_own_decisions, merge_ranks
 from lightning_nc.values import (
     Accumulated,
@@ -27,7 +28,7 @@ from lightning_nc.values import (
     decide,
     to_device,
 )
-from lightning_nc.welford import Moments, Scratch, add_rows_, fold_, symmetric
+from lightning_nc.welford import Moments, Scratch, add_rows_
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -268,17 +269,30 @@ class NeuralCollapse(Metric):
 
     def statistics(self) -> ClassStatistics:
         """Counts, means and scatters of this rank, or of all ranks within ``sync_context``."""
-        return (self._merged or self.accumulated()).statistics
+        return (self._merged or self.accumulated(lend_sample=True)).statistics
 
     def sample(self) -> FeatureSample:
         """The sampled rows of this rank that count."""
         return self.accumulated().sample.valid()
 
-    def accumulated(self) -> Accumulated:
-        """All that this rank has accumulated, as values that later updates do not change."""
+    def accumulated(self, lend_sample: bool = False) -> Accumulated:
+        """All that this rank has accumulated, as values that later updates do not change.
+
+        Args:
+            lend_sample: Do not copy the sample, up to 64 MiB: it is good until the next update.
+
+        Returns:
+            The values.
+        """
         self._settle()
-        size = self._reservoir.size
-        predicted = self.sample_predicted[:size].clone() if self._knows_predictions else None
+        sample = FeatureSample(
+            features=self.sample_features[: self._reservoir.size],
+            target=self.sample_target[: self._reservoir.size],
+            predicted=(
+                self.sample_predicted[: self._reservoir.size] if self._knows_predictions else None
+            ),
+            seen=self._reservoir.seen,
+        )
         kept = self.covariance != "none"
         return Accumulated(
             statistics=ClassStatistics(
@@ -288,12 +302,7 @@ class NeuralCollapse(Metric):
                 sums_of_squares=self.sums_of_squares.clone(),
                 class_scatter=self.class_scatter.clone() if self.class_scatter.numel() else None,
             ),
-            sample=FeatureSample(
-                features=self.sample_features[:size].clone(),
-                target=self.sample_target[:size].clone(),
-                predicted=predicted,
-                seen=self._reservoir.seen,
-            ),
+            sample=sample if lend_sample else sample.copy(),
             tallies=Tallies(*self.tallies.clone()),
             classifier=self._classifier and self._classifier.snapshot(),
         )
@@ -371,7 +380,7 @@ class NeuralCollapse(Metric):
                 "Expected a NeuralCollapse to merge, but got "
                 f"{type(incoming_state).__name__}. Pass the other metric itself, not its state."
             )
-        mine, other = self.accumulated(), incoming_state.accumulated()
+        mine, other = (each.accumulated(lend_sample=True) for each in (self, incoming_state))
         joined = mine.statistics.merge(other.statistics.to(self.device))
         with self._own_mode():
             self.counts.copy_(joined.counts)
@@ -438,7 +447,8 @@ class NeuralCollapse(Metric):
 
     def _sync_dist(self, dist_sync_fn: Any = None, process_group: Any = None) -> None:
         group = process_group or self.process_group
-        [self._merged] = merge_ranks([self.accumulated()], self.covariance, group, self.device)
+        own = self.accumulated(lend_sample=True)
+        [self._merged] = merge_ranks([own], self.covariance, group, self.device)
 
     def _copy_state_dict(self) -> dict[str, Any]:
         # syncing leaves the states as they are, so there is nothing to restore
@@ -451,7 +461,7 @@ class NeuralCollapse(Metric):
             self._merged = None
 
     def _all_ranks(self) -> Accumulated:
-        return self._merged or count_own_decisions(self.accumulated())
+        return self._merged or count_own_decisions(self.accumulated(lend_sample=True))
 
     def _blank_states(self, device: torch.device) -> dict[str, Tensor]:
         classes, width = self.num_classes, self.num_features

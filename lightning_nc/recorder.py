@@ -30,6 +30,7 @@ class Recorded:
     Attributes:
         values: Scalars by key; those of a layer end in ``/`` and its name.
         accumulated: What they were computed from, by module; :data:`HEAD` is the classifier's input.
+            Their samples are lent: good until the next batch of the stage.
         notices: What to tell the user, by kind.
     """
 
@@ -215,7 +216,7 @@ class Recorder:
         metric = self._metrics.get(name)
         if metric is None or not metric.update_called:
             return None
-        accumulated = metric.accumulated()
+        accumulated = metric.accumulated(lend_sample=True)
         if name != HEAD or not self._weight_is_kept or self._weight is None:
             return accumulated
         classifier = LinearClassifier(self._weight, self._bias).snapshot()

@@ -17,10 +17,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from lightning_nc.symmetric import gram
+
 PAIRWISE_CLASSES = 2048
 """Above this many classes the pairwise measures look at a seeded sample of this many classes."""
 
 
+FLOAT32_EPS = torch.finfo(torch.float32).eps
 _GRAM_CONDITION = 1e-4  # squares of smaller singular values lose half of the digits of float64
 
 
@@ -83,11 +86,22 @@ class Frame:
         chosen = torch.randperm(self.num_vectors, generator=generator)[:PAIRWISE_CLASSES]
         return chosen.sort().values.to(self.vectors.device)
 
+    def of_sample(self, rows: Float[Tensor, "C d"]) -> Float[Tensor, "k d"]:
+        """Those of one row per vector that belong to the sampled ones; no copy where that is all."""
+        return rows if len(self.sampled) == len(rows) else rows[self.sampled]
+
     @cached_property
     def gram(self) -> Float[Tensor, "k k"]:
         """Inner products of the sampled vectors."""
-        chosen = self.vectors[self.sampled]
-        return chosen @ chosen.T
+        return gram(self.of_sample(self.vectors))
+
+    @cached_property
+    def squared_distances(self) -> Float[Tensor, "k k"]:
+        """Between the sampled vectors; 0 where rounding is all that tells two of them apart."""
+        squares = self.gram.diagonal()
+        sums = squares[:, None] + squares
+        distances = sums - 2 * self.gram
+        return distances.masked_fill_(distances < 16 * torch.finfo(sums.dtype).eps * sums, 0)
 
     @cached_property
     def cosines(self) -> Float[Tensor, "k k"]:
@@ -304,6 +318,15 @@ class ClassStatistics:
         """True for the classes that have at least one sample."""
         return self.counts > 0
 
+    @property
+    def of_seen_classes(self) -> "ClassStatistics":
+        """The same statistics without the classes that have no sample."""
+        return self if bool(self.seen.all()) else self._of_seen_classes
+
+    @cached_property
+    def _of_seen_classes(self) -> "ClassStatistics":  # not of all: a value that holds itself stays
+        return self.restrict(self.seen)
+
     @cached_property
     def num_samples(self) -> Int[Tensor, ""]:
         """N, the number of samples of all classes."""
@@ -321,6 +344,45 @@ class ClassStatistics:
         return self.means - self.global_mean
 
     @cached_property
+    def means_rounding(self) -> Float[Tensor, ""]:
+        r"""The largest singular value that rounding the means to float32 can make of nothing.
+
+        :math:`\epsilon_{32} \|[\mu_1 \dots \mu_C]\|_F`, a bound on the spectral norm of such a
+        perturbation; of the means as they are, not centered.
+        """
+        return FLOAT32_EPS * self.means.norm()
+
+    @cached_property
+    def centered_means_cholesky(self) -> Float[Tensor, "k k"] | None:
+        r"""Cholesky factor of a Gram matrix of the centered means, if all of them count.
+
+        Of :math:`M M^\top + \frac{s}{C} 1 1^\top`, where the rows of M add up to 0 and s is any
+        positive number, or of :math:`M^\top M` if C > d. None unless all min(C - 1, d) singular values
+        are certain to exceed :attr:`means_rounding` and to be precise as roots of what a Gram matrix
+        holds: in a tenth of the time of an eigendecomposition this tells what it would tell.
+        """
+        if self.num_classes == 1:
+            return None
+        products = self._gram_of_centered_means
+        if self.num_classes <= self.num_features:
+            products = products + products.trace() / (self.num_classes - 1) / self.num_classes
+        least = torch.maximum(self.means_rounding, _GRAM_CONDITION * products.norm().sqrt()).square()
+        margin = products.clone()
+        margin.diagonal().sub_(least)
+        # all eigenvalues of a symmetric matrix are positive just where it has a Cholesky factor
+        certain = torch.linalg.cholesky_ex(margin).info == 0
+        return torch.linalg.cholesky(products) if bool(certain & least.isfinite()) else None
+
+    @property
+    def _gram_of_centered_means(self) -> Float[Tensor, "k k"]:
+        """Of their rows where C <= d, else of their columns: the smaller one."""
+        m = self.centered_means
+        if self.num_classes > self.num_features:
+            return gram(m.T)
+        frame = self.frame  # whose Gram matrix NC2 needs, too
+        return frame.gram if len(frame.sampled) == len(m) else gram(m)
+
+    @cached_property
     def centered_means_svd(self) -> tuple[Float[Tensor, " k"], Float[Tensor, "k d"]]:
         """Singular values, descending, and right singular vectors (rows) of the centered means.
 
@@ -330,7 +392,7 @@ class ClassStatistics:
         m = self.centered_means
         wide = self.num_classes <= self.num_features
         k = min(self.num_classes - 1, self.num_features)
-        squares, vectors = torch.linalg.eigh(m @ m.T if wide else m.T @ m)
+        squares, vectors = torch.linalg.eigh(self._gram_of_centered_means)
         values = squares.flip(0)[:k].clamp(min=0).sqrt()
         if k and bool(values[-1] > _GRAM_CONDITION * values[0]):
             vectors = vectors.flip(1)[:, :k].T
@@ -371,7 +433,7 @@ class ClassStatistics:
             raise ValueError(
                 "Expected at least one sample of every class, but got none of "
                 f"{summarize(absent, 'class', 'classes')}. Leave the unseen classes out with "
-                "statistics.restrict(statistics.seen)."
+                "statistics.of_seen_classes."
             )
 
     def _tensors(self) -> Iterator[tuple[str, Tensor | None]]:
@@ -459,9 +521,16 @@ class FeatureSample:
         features, target = self.features.to(device), self.target.to(device)
         return FeatureSample(features, target, predicted, self.seen)
 
+    def copy(self) -> "FeatureSample":
+        """The same sample in memory of its own."""
+        predicted = None if self.predicted is None else self.predicted.clone()
+        return FeatureSample(self.features.clone(), self.target.clone(), predicted, self.seen)
+
     def valid(self) -> "FeatureSample":
         """The rows whose label counts."""
         keep = self.target >= 0
+        if bool(keep.all()):
+            return self
         predicted = None if self.predicted is None else self.predicted[keep]
         return FeatureSample(self.features[keep], self.target[keep], predicted, self.seen)
 

@@ -6,12 +6,22 @@ import numpy as np
 import oracles
 import pytest
 import torch
+from hypothesis import given as for_all
+from hypothesis import settings
+from hypothesis import strategies as st
 from problems import NAMES, VCI, Problem, assert_measures, gaussian_classes, problem, rotation
 
 from lightning_nc import ClassStatistics, LinearClassifier
 from lightning_nc import functional as F
 from lightning_nc.dotted_path import import_function
-from lightning_nc.functional import MEASURES, Evidence, count_decisions, evaluate, select
+from lightning_nc.functional import (
+    MEASURES,
+    Evidence,
+    count_decisions,
+    evaluate,
+    nearest_center,
+    select,
+)
 from lightning_nc.values import FeatureSample, Frame, UndefinedMeasure
 
 
@@ -418,7 +428,7 @@ def test_a_decomposition_that_fails_gives_nan_with_a_reason(monkeypatch):
     def fails(*args, **kwargs):
         raise torch.linalg.LinAlgError("did not converge")
 
-    monkeypatch.setattr(torch.linalg, "eigh", fails)
+    monkeypatch.setattr(torch.linalg, "cholesky", fails)
     values, reasons = evaluate(
         select(["nc1/within_between_pinv", "nc1/cdnv"]), Evidence.of(statistics_of(problem("random")))
     )
@@ -449,13 +459,52 @@ def test_the_nearest_center_is_the_one_of_float64_however_near_the_second(spread
     assert spread == 1.0 or bool((told != chosen).any())
 
 
-@pytest.mark.parametrize("shape", [(6, 20), (20, 6), (6, 6), (2, 9), (9, 1)])
-@pytest.mark.parametrize("condition", [1.0, 1e3, 1e6, 1e12])
-def test_directions_are_those_of_a_decomposition_of_the_means_themselves(shape, condition):
+SHAPES = pytest.mark.parametrize("shape", [(6, 20), (20, 6), (6, 6), (2, 9), (9, 1)])
+
+
+def conditioned(shape, condition, offset=0.0):
+    """Statistics of one row per class, whose features differ by this factor in their spread."""
     generator = torch.Generator().manual_seed(0)
     scales = torch.logspace(0, -math.log10(condition), shape[1], dtype=torch.float64)
-    means = torch.randn(shape, generator=generator, dtype=torch.float64) * scales
-    statistics = ClassStatistics.from_batch(means, torch.arange(shape[0]), shape[0])
+    means = offset + torch.randn(shape, generator=generator, dtype=torch.float64) * scales
+    return ClassStatistics.from_batch(means, torch.arange(shape[0]), shape[0])
+
+
+@SHAPES
+@pytest.mark.parametrize("offset", [0.0, 1e3])
+@pytest.mark.parametrize("condition", [1.0, 1e2, 1e3, 1e4, 1e6, 1e12])
+def test_rank_and_whitening_are_those_of_a_decomposition_of_the_means(shape, condition, offset):
+    statistics = conditioned(shape, condition, offset)
+    means = statistics.means.numpy()
+    _, values, vectors = np.linalg.svd(means - means.mean(0), full_matrices=False)
+    counted = values > np.finfo(np.float32).eps * np.linalg.norm(means)
+    whitened = vectors[counted] / values[counted, None]
+    expected = whitened.T @ whitened
+    whitening = F.between_class_whitening(statistics)
+    assert int(F.rank(statistics)) == counted.sum()
+    got = (whitening.T @ whitening).numpy()
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
+
+
+def test_a_cholesky_factor_takes_the_place_of_a_decomposition_just_where_all_directions_count():
+    certain = {
+        condition: conditioned((6, 6), condition).centered_means_cholesky is not None
+        for condition in (1.0, 1e2, 1e7, 1e12)
+    }
+    assert certain == {1.0: True, 1e2: True, 1e7: False, 1e12: False}
+    narrow = conditioned((20, 6), 10.0)
+    assert narrow.centered_means_cholesky.shape == (6, 6)
+    coinciding = ClassStatistics.from_batch(torch.ones(3, 4), torch.arange(3), 3)
+    assert coinciding.centered_means_cholesky is None
+    assert conditioned((6, 20), 1.0, offset=1e8).centered_means_cholesky is None
+    assert conditioned((1, 20), 1.0).centered_means_cholesky is None
+
+
+@SHAPES
+@pytest.mark.parametrize("condition", [1.0, 1e3, 1e6, 1e12])
+def test_directions_are_those_of_a_decomposition_of_the_means_themselves(shape, condition):
+    statistics = conditioned(shape, condition)
+    means = statistics.means
     values, vectors = statistics.centered_means_svd
     expected = np.linalg.svd((means - means.mean(0)).numpy())[1]
     kept = min(len(values), len(expected))
@@ -535,10 +584,61 @@ def test_a_tie_goes_to_the_first_class_and_an_unseen_class_is_never_chosen():
     assert F.nearest_class_center(tie, statistics).tolist() == [1, 1]
 
 
+@settings(max_examples=60, deadline=None)
+@for_all(
+    st.integers(2, 12),
+    st.integers(1, 8),
+    st.sampled_from([0.0, 1e-7, 1e-3, 0.3, 3.0]),
+    st.sampled_from([0.0, 1000.0]),
+    st.integers(0, 10**6),
+)
+def test_a_guess_changes_nothing_but_the_time(num_classes, width, spread, offset, seed):
+    generator = torch.Generator().manual_seed(seed)
+    means = offset + torch.randn(num_classes, width, generator=generator)
+    means[-1] = means[0] + spread * torch.randn(width, generator=generator)
+    label = torch.randint(num_classes, (60,), generator=generator)
+    h = means[label] + spread * torch.randn(60, width, generator=generator)
+    h[:10] = (means[0] + means[label[:10]]) / 2  # as far from one as from the other
+    statistics = ClassStatistics.from_batch(means, torch.arange(num_classes), num_classes)
+    anything = torch.randint(num_classes, (60,), generator=generator)
+    distances = (h.double()[:, None] - means.double()).norm(dim=2)
+    for guess in (None, label, anything):
+        chosen = F.nearest_class_center(h, statistics, guess)
+        excess = distances.gather(1, chosen[:, None])[:, 0] - distances.min(1).values
+        assert float(excess.max()) <= 1e-9
+
+
+def test_a_guess_is_not_trusted_within_the_rounding_of_float32():
+    means = torch.zeros(3, 4, dtype=torch.float64)
+    means[1, 0], means[2] = 2e-3, 777.777  # far away, so that the other two are coarse in float32
+    share = torch.linspace(0.45, 0.55, 401, dtype=torch.float64)
+    rows = share[:, None] * means[1]
+    statistics = ClassStatistics.from_batch(means, torch.arange(3), 3)
+    for guess in (0, 1):
+        chosen = F.nearest_class_center(rows, statistics, torch.full((401,), guess))
+        clear = (share - 0.5).abs() > 1e-6
+        assert torch.equal(chosen[clear], (share > 0.5).long()[clear])
+
+
+def test_a_good_guess_spares_the_distances_to_all_other_centers(monkeypatch):
+    asked = []
+    by_products = nearest_center._Centers._by_products
+    monkeypatch.setattr(
+        nearest_center._Centers, "_by_products",
+        lambda self, rows, h: asked.append(len(rows)) or by_products(self, rows, h),
+    )  # fmt: skip
+    given = gaussian_classes([20, 0, 20, 20], 16, spread=1e-3)
+    h, y, statistics = given.features, given.target, statistics_of(given)
+    assert torch.equal(F.nearest_class_center(h, statistics, y), y)
+    assert sum(asked) == 0
+    assert torch.equal(F.nearest_class_center(h, statistics), y)
+    assert sum(asked) == len(y)
+
+
 def test_centers_are_found_in_blocks(monkeypatch):
     given = problem("random")
     whole = F.nearest_class_center(given.features.double(), statistics_of(given))
-    monkeypatch.setattr("lightning_nc.functional.decision._BLOCK_ENTRIES", 70)
+    monkeypatch.setattr("lightning_nc.functional.nearest_center._BLOCK_ENTRIES", 70)
     blocks = F.nearest_class_center(given.features.double(), statistics_of(given))
     assert torch.equal(whole, blocks)
 

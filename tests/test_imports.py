@@ -15,19 +15,21 @@ WATCHED = ("lightning", "pytorch_lightning", "torchmetrics", "matplotlib")
 
 # module: what it may import of ours and of the watched libraries
 ALLOWED = {
-    "values": set(),
+    "values": {"symmetric"},
     "dotted_path": set(),
     "precision": set(),
-    "welford": {"precision"},
+    "symmetric": {"precision"},
+    "welford": {"symmetric"},
     "reservoir": set(),
     "backlog": set(),
     "notices": {"values"},
     "history": set(),
     "schedule": set(),
     "strategies": set(),
-    "functional": {"values", "functional", "dotted_path", "precision"},
+    "functional": {"values", "functional", "dotted_path", "precision", "symmetric"},
     "metric": {
-        "values", "functional", "notices", "reservoir", "backlog", "sync", "welford", "torchmetrics",
+        "values", "functional", "notices", "reservoir", "backlog", "sync", "symmetric", "welford",
+        "torchmetrics",
         "figures", "matplotlib",  # inside plot() only, see below
     },
     "sync": {"values", "functional", "notices"},

@@ -1,7 +1,9 @@
 """Statistics are a commutative monoid that aliases nothing; other values keep what they are given."""
 
+import gc
 import itertools
 import math
+import weakref
 
 import numpy as np
 import oracles
@@ -254,12 +256,26 @@ def test_statistics_survive_a_file_of_plain_tensors(covariance, tmp_path):
 
 def test_restricting_keeps_the_scatter_and_the_chosen_classes():
     statistics = some_statistics("per_class")
-    kept = statistics.restrict(statistics.seen)
+    kept = statistics.of_seen_classes
     assert kept.counts.tolist() == [5, 9, 3]
     assert torch.equal(kept.means, statistics.means[[0, 2, 3]])
     assert torch.equal(kept.class_scatter, statistics.class_scatter[[0, 2, 3]])
     assert torch.equal(kept.scatter, statistics.scatter)
     kept.require_all_seen()
+    assert statistics.of_seen_classes is kept
+    assert kept.of_seen_classes is kept
+
+
+def test_statistics_of_all_classes_do_not_hold_themselves_alive():
+    statistics = ClassStatistics.from_batch(torch.eye(3), torch.arange(3), 3)
+    assert statistics.of_seen_classes is statistics
+    gone = weakref.ref(statistics)
+    gc.disable()
+    try:
+        del statistics
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(

@@ -9,18 +9,13 @@ import numpy as np
 import oracles
 import pytest
 import torch
+from coarse import CoarseProducts
 from problems import NAMES, UNEVEN, as_numpy, gaussian_classes, problem
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_nc import metric, values, welford
-from lightning_nc.welford import (
-    Moments,
-    add_rows_,
-    add_symmetric_product_,
-    float32_products_are_exact,
-    fold_,
-    symmetric,
-)
+from lightning_nc.precision import float32_products_are_exact
+from lightning_nc.symmetric import symmetric
+from lightning_nc.welford import Moments, add_rows_
 
 
 def empty_moments(num_classes, width, dtype=torch.float32, per_class=True):
@@ -145,77 +140,12 @@ def test_neither_features_nor_labels_are_changed():
 # ----------------------------------------------------------------------------- reduced precision
 
 
-class CoarseProducts(TorchDispatchMode):
-    """Products of float32 matrices as on hardware that rounds the factors to bfloat16."""
-
-    seen = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func is torch.ops.aten.addmm_.default and args[0].dtype == torch.float32:
-            self.seen += 1
-            out, *factors = args
-            args = (out, *(f.to(torch.bfloat16).to(f.dtype) for f in factors))
-        return func(*args, **(kwargs or {}))
-
-
-def product_error(a, b):
-    """Of the upper triangle, against float64, relative to the product of the absolute values."""
-    out = torch.zeros(a.shape[1], b.shape[1])
-    add_symmetric_product_(out, a, b)
-    exact, size = a.double().T @ b.double(), a.double().abs().T @ b.double().abs()
-    return float(((out.double() - exact).abs() / size).triu().max())
-
-
-def factors(rows, width=16, decades=3):
-    generator = torch.Generator().manual_seed(0)
-    a, b = torch.randn(2, rows, width, generator=generator)
-    return a * torch.logspace(0, -decades, width), b * torch.logspace(-decades, 0, width)
-
-
-# in one row no rounding cancels another
-ROWS = pytest.mark.parametrize("rows", [1, 2, 500])
-
-
-@ROWS
-def test_a_product_is_as_good_as_float32_where_products_are_exact(rows):
-    assert product_error(*factors(rows)) < 1e-6
-
-
-@ROWS
-def test_a_product_is_as_good_as_float32_where_factors_are_rounded(rows, monkeypatch):
-    monkeypatch.setattr(welford, "float32_products_are_exact", lambda device: False)
-    assert product_error(*factors(rows)) < 1e-6
-    with CoarseProducts() as mode:
-        assert product_error(*factors(rows)) < 1e-6
-    assert mode.seen == 1
-
-
-@pytest.mark.parametrize("width", [1, 255, 256, 257, 900])
-def test_panels_cover_all_on_and_above_the_diagonal_and_folding_moves_it(width):
-    x = torch.randn(40, width, generator=torch.Generator().manual_seed(0))
-    part, total = torch.zeros(width, width), torch.ones(width, width, dtype=torch.float64)
-    add_symmetric_product_(part, x, x)
-    expected = x.double().T @ x.double()
-    torch.testing.assert_close(symmetric(part).double(), expected, rtol=0, atol=1e-4)
-    if width > 512:
-        assert part.count_nonzero() < 0.8 * width * width
-    fold_(total, part)
-    torch.testing.assert_close(symmetric(total), 1 + expected, rtol=0, atol=1e-4)
-    assert part.triu().count_nonzero() == 0
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_rows_that_are_not_kept_are_zero_whatever_they_hold(dtype):
     x = torch.tensor([[1.5, -2.0], [torch.nan, torch.inf], [-torch.inf, 3.0], [0.0, -0.0]], dtype=dtype)
     kept = welford.keep_rows_(x, torch.tensor([True, False, False, True]))
     assert kept is x
     assert x.tolist() == [[1.5, -2.0], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]]
-
-
-@ROWS
-def test_rounded_factors_would_be_seen(rows):
-    with CoarseProducts():
-        assert product_error(*factors(rows)) > 1e-5
 
 
 @pytest.mark.parametrize("precision", ["high", "medium"])
@@ -229,14 +159,6 @@ def test_the_moments_do_not_depend_on_the_precision_of_products(precision, resto
     largest = float(exact.scatter.abs().max())
     torch.testing.assert_close(coarse.scatter, exact.scatter, rtol=0, atol=1e-6 * largest)
     assert torch.get_float32_matmul_precision() == precision
-
-
-def test_the_parts_of_a_factor_are_bfloat16_and_add_up_exactly():
-    x = torch.cat([torch.randn(1000, 1, generator=torch.Generator().manual_seed(0)), torch.zeros(1, 1)])
-    x = x * 10.0 ** torch.linspace(-6, 6, len(x))[:, None]
-    parts = welford._bfloat16_parts(x)
-    assert all(torch.equal(part, part.bfloat16().float()) for part in parts)
-    assert torch.equal(sum(part.double() for part in parts), x.double())
 
 
 @pytest.fixture

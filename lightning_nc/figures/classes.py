@@ -65,10 +65,9 @@ def class_profile(
     """
     if not bool(statistics.seen.any()):
         raise ValueError("Expected statistics of at least one sample, but got none to draw.")
-    seen = statistics.seen
-    labels = seen.nonzero().flatten().tolist()
+    labels = statistics.seen.nonzero().flatten().tolist()
     names = [class_label(label, class_names) for label in labels]
-    statistics = statistics.restrict(seen)
+    statistics = statistics.of_seen_classes
     norms = statistics.frame.norms.cpu().numpy()
     average = norms.mean() or 1.0
     spreads = (statistics.sums_of_squares / statistics.counts).sqrt().cpu().numpy() / average
@@ -80,7 +79,7 @@ def class_profile(
     x = _class_axes(by_class, labels, counts, names if named else None)
     rows = None
     if classifier is not None:
-        rows = classifier.weight[seen].norm(dim=1).double().cpu().numpy()
+        rows = classifier.weight[labels].norm(dim=1).double().cpu().numpy()
         rows = rows / (rows.mean() or 1.0)
     _norms(by_class[0], x, norms / average, rows, names)
     _spreads(by_class[1], x, spreads, names)

@@ -39,7 +39,7 @@ def spectra(statistics: ClassStatistics, ax: Axes | None = None) -> tuple[Figure
     """
     if not bool(statistics.seen.any()):
         raise ValueError("Expected statistics of at least one sample, but got none to draw.")
-    statistics = statistics.restrict(statistics.seen)
+    statistics = statistics.of_seen_classes
     measure = MEASURES["nc1/rank"]
     ideal = measure.value_at_collapse(statistics.num_classes) or 0.0
     trace = float(statistics.between_trace)

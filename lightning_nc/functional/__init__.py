@@ -4,7 +4,6 @@ from lightning_nc.functional.decision import accuracy as accuracy
 from lightning_nc.functional.decision import count_decisions as count_decisions
 from lightning_nc.functional.decision import ncc_accuracy as ncc_accuracy
 from lightning_nc.functional.decision import ncc_mismatch as ncc_mismatch
-from lightning_nc.functional.decision import nearest_class_center as nearest_class_center
 from lightning_nc.functional.duality import bias_collapse as bias_collapse
 from lightning_nc.functional.duality import duality_etf_distance as duality_etf_distance
 from lightning_nc.functional.duality import self_duality as self_duality
@@ -19,7 +18,9 @@ from lightning_nc.functional.measures import Evidence as Evidence
 from lightning_nc.functional.measures import Measure as Measure
 from lightning_nc.functional.measures import evaluate as evaluate
 from lightning_nc.functional.measures import select as select
+from lightning_nc.functional.nearest_center import nearest_class_center as nearest_class_center
 from lightning_nc.functional.variability import between_class_directions as between_class_directions
+from lightning_nc.functional.variability import between_class_whitening as between_class_whitening
 from lightning_nc.functional.variability import cdnv as cdnv
 from lightning_nc.functional.variability import pairwise_cdnv as pairwise_cdnv
 from lightning_nc.functional.variability import rank as rank

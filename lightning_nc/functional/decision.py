@@ -1,73 +1,11 @@
 """NC4: the network decides like a nearest-class-center (NCC) rule; and the network's own accuracy."""
 
-from collections.abc import Callable
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lightning_nc.precision import float32_products_are_exact
+from lightning_nc.functional.nearest_center import nearest_class_center
 from lightning_nc.values import ClassStatistics, Decisions, FeatureSample, UndefinedMeasure
-
-_BLOCK_ENTRIES, _LEAST_ROWS = 2**20, 256
-
-
-def nearest_class_center(
-    features: Float[Tensor, "B d"], statistics: ClassStatistics
-) -> Int[Tensor, " B"]:
-    r"""The class whose mean is nearest: :math:`\operatorname{argmin}_c \|h - \mu_c\|_2`.
-
-    Classes without samples are never chosen. Features and means are centered first: at an offset of
-    1,000 the distances would lose too many digits.
-
-    Args:
-        features: One feature per row.
-        statistics: Statistics with a sample of at least one class.
-
-    Returns:
-        The index of a class per row; the lowest where two are equally near.
-
-    Example:
-        >>> h = torch.tensor([[1.0], [3.0], [10.0]])
-        >>> stats = ClassStatistics.from_batch(h, torch.tensor([0, 0, 2]), num_classes=3)
-        >>> nearest_class_center(torch.tensor([[2.5], [7.0]]), stats)
-        tensor([0, 2])
-    """
-    seen = statistics.seen
-    centers = statistics.means[seen]
-    origin = centers.mean(0)
-    centers = centers - origin
-    nearest = _nearest_of(centers)
-    blocks = features.split(max(_LEAST_ROWS, _BLOCK_ENTRIES // max(centers.shape)))
-    chosen = torch.cat([nearest(rows.to(origin.dtype) - origin) for rows in blocks])
-    return seen.nonzero().flatten()[chosen]
-
-
-def _nearest_of(centers: Float[Tensor, "K d"]) -> Callable[[Float[Tensor, "B d"]], Int[Tensor, " B"]]:
-    """The function that finds the nearest of these centers for each row."""
-    halves = centers.square().sum(1) / 2
-
-    def exactly(rows: Float[Tensor, "B d"]) -> Int[Tensor, " B"]:
-        return (rows @ centers.T - halves).argmax(1)
-
-    device = centers.device
-    worth_it = device.type == "cpu" and centers.dtype == torch.float64 and len(centers) > 1
-    if not worth_it or not float32_products_are_exact(device):
-        return exactly
-    short, short_halves = centers.float(), halves.float()
-    longest = (2 * halves.max()).sqrt()
-    rounding = (centers.shape[1] + 8) * torch.finfo(torch.float32).eps
-
-    def quickly(rows: Float[Tensor, "B d"]) -> Int[Tensor, " B"]:
-        best = torch.addmm(-short_halves, rows.float(), short.T).topk(2)
-        chosen, lead = best.indices[:, 0], best.values[:, 0] - best.values[:, 1]
-        # by less than float32 may have rounded off nothing is decided, nor by NaN
-        sure = lead > 2 * rounding * longest * (rows.norm(dim=1) + longest)
-        doubtful = (~sure).nonzero().flatten()
-        chosen[doubtful] = exactly(rows[doubtful])
-        return chosen
-
-    return quickly
 
 
 def count_decisions(
@@ -106,7 +44,7 @@ def count_decisions(
     sampled = center_correct = compared = mismatched = zero
     if num_rows:
         weight = stands_for.to(dtype) / num_rows
-        center = nearest_class_center(sample.features, statistics)
+        center = nearest_class_center(sample.features, statistics, guess=sample.target)
         sampled = weight * num_rows
         center_correct = weight * (center == sample.target).sum()
         if sample.predicted is not None:

@@ -74,8 +74,8 @@ def duality_etf_distance(
         Zhu et al. (2021), "A geometric analysis of neural collapse with unconstrained features".
     """
     weight, means = _matched(statistics, classifier)
-    sampled = statistics.frame.sampled
-    product = weight[sampled] @ means[sampled].T
+    chosen = statistics.frame.of_sample
+    product = chosen(weight) @ chosen(means).T
     return (unit(product) - unit(simplex_gram(statistics.frame))).norm()
 
 

@@ -13,7 +13,7 @@ the ETF of all C.
 """
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from lightning_nc.values import Frame
@@ -61,7 +61,7 @@ def equiangularity(frame: Frame) -> Float[Tensor, ""]:
         Papyan, Han & Donoho (2020), "Prevalence of neural collapse during the terminal phase of deep
         learning training".
     """
-    return frame.cosines[_pairs(frame)].std(correction=0)
+    return off_diagonal(frame.cosines).std(correction=0)
 
 
 def max_angle(frame: Frame) -> Float[Tensor, ""]:
@@ -83,7 +83,7 @@ def max_angle(frame: Frame) -> Float[Tensor, ""]:
         Papyan, Han & Donoho (2020), "Prevalence of neural collapse during the terminal phase of deep
         learning training".
     """  # noqa: E501
-    return (frame.cosines + 1 / (frame.num_vectors - 1))[_pairs(frame)].abs().mean()
+    return (off_diagonal(frame.cosines) + 1 / (frame.num_vectors - 1)).abs().mean()
 
 
 def etf_distance(frame: Frame) -> Float[Tensor, ""]:
@@ -136,16 +136,29 @@ def log_distance_variation(frame: Frame) -> Float[Tensor, ""]:
     References:
         Wu & Papyan (2024), "Linguistic collapse: neural collapse in (large) language models".
     """
-    squared_distances = 2 - 2 * frame.cosines[_pairs(frame)]
+    squared_distances = 2 - 2 * off_diagonal(frame.cosines)
     # below this lies what rounding the cosine makes: the two directions coincide
     coincide = squared_distances < 16 * torch.finfo(squared_distances.dtype).eps
     log_inverse = -0.5 * squared_distances.masked_fill(coincide, 0).log()
     return log_inverse.std(correction=0) / log_inverse.mean().abs()
 
 
-def _pairs(frame: Frame) -> Bool[Tensor, "k k"]:
-    """True for the pairs of different vectors; each pair stands twice, which changes no average."""
-    return ~torch.eye(len(frame.sampled), dtype=torch.bool, device=frame.vectors.device)
+def off_diagonal(pairs: Float[Tensor, "k k"]) -> Float[Tensor, "k-1 k"]:
+    """What is off the diagonal, not copied; each pair stands there twice, which changes no average.
+
+    Args:
+        pairs: A square matrix, contiguous.
+
+    Returns:
+        Its entries in their order, in rows that begin behind one entry of the diagonal and end before
+        the next.
+
+    Example:
+        >>> off_diagonal(torch.tensor([[0.0, 1.0], [2.0, 3.0]]))
+        tensor([[1., 2.]])
+    """
+    k = len(pairs)
+    return pairs.view(-1)[1:].view(k - 1, k + 1)[:, :-1]
 
 
 def simplex_gram(frame: Frame) -> Float[Tensor, "k k"]:

@@ -100,9 +100,10 @@ class Evidence:
                 f"Expected a classifier with num_classes = {statistics.num_classes} rows, but got "
                 f"{classifier.num_classes}. Is num_classes what the last layer puts out?"
             )
-        if bool(seen.all()):
-            return cls(statistics, classifier, decisions)
-        return cls(statistics.restrict(seen), classifier and classifier.restrict(seen), decisions)
+        known = statistics.of_seen_classes
+        if known is not statistics and classifier is not None:
+            classifier = classifier.restrict(seen)
+        return cls(known, classifier, decisions)
 
     @property
     def network_decisions(self) -> Decisions | None:

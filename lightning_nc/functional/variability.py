@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lightning_nc.values import ClassStatistics, UndefinedMeasure
-
-FLOAT32_EPS = torch.finfo(torch.float32).eps
+from lightning_nc.functional.geometry import off_diagonal
+from lightning_nc.symmetric import trace_along
+from lightning_nc.values import FLOAT32_EPS, ClassStatistics, UndefinedMeasure
 
 
 def between_class_directions(
@@ -42,8 +42,42 @@ def between_class_directions(
         tensor([1.4142], dtype=torch.float64)
     """
     singular_values, directions = statistics.centered_means_svd
-    counted = singular_values > FLOAT32_EPS * statistics.means.norm()
+    counted = singular_values > statistics.means_rounding
     return singular_values[counted], directions[counted]
+
+
+def between_class_whitening(statistics: ClassStatistics) -> Float[Tensor, "k d"]:
+    r"""Rows P with :math:`P^\top P = (M^\top M)^+`, along which a spread is relative to the means' own.
+
+    With the thin SVD :math:`M = U S V^\top` of the centered means, :math:`P = S^{-1} V^\top` up to a
+    rotation of its rows, of the directions that count (:func:`between_class_directions`); by Cholesky
+    factors where all of them count.
+
+    Args:
+        statistics: Statistics in which every class has at least one sample.
+
+    Returns:
+        P; no row if all class means coincide.
+
+    Raises:
+        ValueError: If a class has no sample.
+
+    Example:
+        >>> h = torch.tensor([[2.0, 0.0], [-2.0, 0.0]])
+        >>> stats = ClassStatistics.from_batch(h, torch.tensor([0, 1]), num_classes=2)
+        >>> P = between_class_whitening(stats)
+        >>> P.T @ P  # M'M is diag(8, 0)
+        tensor([[0.1250, 0.0000],
+                [0.0000, 0.0000]], dtype=torch.float64)
+    """
+    factor, m = statistics.centered_means_cholesky, statistics.centered_means
+    if factor is None:
+        singular_values, directions = between_class_directions(statistics)
+        return directions / singular_values[:, None]
+    if statistics.num_classes > statistics.num_features:
+        identity = torch.eye(len(factor), dtype=factor.dtype, device=factor.device)
+        return torch.linalg.solve_triangular(factor, identity, upper=False)
+    return torch.cholesky_solve(m, factor)
 
 
 def rank(statistics: ClassStatistics) -> Int[Tensor, ""]:
@@ -66,16 +100,20 @@ def rank(statistics: ClassStatistics) -> Int[Tensor, ""]:
         >>> rank(ClassStatistics.from_batch(h, torch.arange(3), num_classes=3))
         tensor(1)
     """
-    singular_values, _ = between_class_directions(statistics)
-    return torch.tensor(len(singular_values), device=statistics.means.device)
+    if statistics.centered_means_cholesky is not None:
+        counted = min(statistics.num_classes - 1, statistics.num_features)
+    else:
+        counted = len(between_class_directions(statistics)[0])
+    return torch.tensor(counted, device=statistics.means.device)
 
 
 def within_between_pinv(statistics: ClassStatistics) -> Float[Tensor, ""]:
     r"""NC1: :math:`\operatorname{tr}(\Sigma_W \Sigma_B^+) / C`.
 
     The within-class covariance as the classifier sees it: only its part in the span of the class
-    means counts, each direction relative to the spread of the means along it. With the thin SVD
-    :math:`[m_1 \dots m_C]^\top = U S V^\top` it is :math:`\sum_j v_j^\top \Sigma_W v_j / s_j^2`; no
+    means counts, each direction relative to the spread of the means along it. With
+    :math:`M = [m_1 \dots m_C]^\top` and :math:`P^\top P = (M^\top M)^+`
+    (:func:`between_class_whitening`) it is :math:`\operatorname{tr}(P \Sigma_W P^\top)`; no
     pseudo-inverse of :math:`\Sigma_B` is formed, whose default tolerances are wrong by orders of
     magnitude near collapse.
 
@@ -103,11 +141,10 @@ def within_between_pinv(statistics: ClassStatistics) -> Float[Tensor, ""]:
         learning training".
     """
     covariance = statistics.within_covariance
-    singular_values, directions = between_class_directions(statistics)
-    if len(singular_values) == 0:
+    whitening = between_class_whitening(statistics)
+    if len(whitening) == 0:
         return torch.full_like(statistics.within_trace, torch.nan)
-    spread = ((directions @ covariance) * directions).sum(1).clamp(min=0)
-    return (spread / singular_values.square()).sum()
+    return trace_along(whitening, covariance).clamp(min=0)
 
 
 def within_between_ratio(statistics: ClassStatistics) -> Float[Tensor, ""]:
@@ -206,9 +243,7 @@ def cdnv(statistics: ClassStatistics) -> Float[Tensor, ""]:
     References:
         Galanti, Gyorgy & Hutter (2022), "On the role of neural collapse in transfer learning".
     """
-    ratios = pairwise_cdnv(statistics)
-    pairs = ~torch.eye(len(ratios), dtype=torch.bool, device=ratios.device)
-    return ratios[pairs].mean()
+    return off_diagonal(pairwise_cdnv(statistics)).mean()
 
 
 def pairwise_cdnv(statistics: ClassStatistics) -> Float[Tensor, "k k"]:
@@ -231,12 +266,7 @@ def pairwise_cdnv(statistics: ClassStatistics) -> Float[Tensor, "k k"]:
     """
     frame = statistics.frame
     variances = (statistics.sums_of_squares / statistics.counts)[frame.sampled]
-    squares = frame.gram.diagonal()
-    sums = squares[:, None] + squares
-    distances = sums - 2 * frame.gram
-    # below this lies what rounding makes: the two means coincide
-    coincide = distances < 16 * torch.finfo(sums.dtype).eps * sums
-    return (variances[:, None] + variances) / (2 * distances.masked_fill(coincide, 0))
+    return (variances[:, None] + variances) / (2 * frame.squared_distances)
 
 
 def variability_collapse_index(statistics: ClassStatistics) -> Float[Tensor, ""]:
@@ -271,7 +301,7 @@ def variability_collapse_index(statistics: ClassStatistics) -> Float[Tensor, ""]
     weighted = (statistics.means - share @ statistics.means) * share.sqrt()[:, None]
     values, vectors = torch.linalg.eigh(statistics.within_covariance + weighted.T @ weighted)
     # below these lies what float32 makes of the means and of the scatter, and what eigh makes
-    of_means = (FLOAT32_EPS * statistics.means.norm()).square() / statistics.num_classes
+    of_means = statistics.means_rounding.square() / statistics.num_classes
     of_scatter = FLOAT32_EPS * statistics.within_trace
     of_eigh = len(values) * torch.finfo(values.dtype).eps * values[-1]
     kept = values > torch.stack([of_means, of_scatter, of_eigh]).max()
