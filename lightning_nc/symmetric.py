@@ -10,13 +10,11 @@ from torch import Tensor
 
 from lightning_nc.precision import float32_products_are_exact
 
-_PANEL, _PANELS = 256, 8  # at least so wide, at most so many
+_PANEL, _PANELS = 128, 8  # at least so wide, at most so many
 
 
-def add_symmetric_product_(
-    out: Float[Tensor, "d d"], a: Float[Tensor, "B d"], b: Float[Tensor, "B d"]
-) -> None:
-    """``out += a.T @ b`` on and above the diagonal, where the product is known to be symmetric.
+def add_symmetric_product_(out: Float[Tensor, "d d"], rows: Float[Tensor, "B d"]) -> None:
+    """``out += rows.T @ rows`` on and above the diagonal.
 
     It is in the precision of its dtype, whatever the user allows for products: where float32 products
     may be computed in TF32 or bfloat16, each factor is split into three parts of 8 bits, which both
@@ -24,22 +22,21 @@ def add_symmetric_product_(
 
     Args:
         out: Added to in place; what stands below the diagonal has no meaning, see :func:`symmetric`.
-        a: Left factor.
-        b: Right factor.
+        rows: The factor.
 
     Example:
         >>> out = torch.zeros(1, 1)
-        >>> add_symmetric_product_(out, torch.full((2, 1), 3.0), torch.full((2, 1), 4.0))
+        >>> add_symmetric_product_(out, torch.tensor([[3.0], [4.0]]))
         >>> out
-        tensor([[24.]])
+        tensor([[25.]])
     """
+    left = right = rows.to(out.dtype)
     if out.dtype == torch.float32 and not float32_products_are_exact(out.device):
-        a1, a2, a3 = _bfloat16_parts(a)
-        b1, b2, b3 = _bfloat16_parts(b)
-        a, b = torch.cat([a3, a1, a2, a2, a1, a1]), torch.cat([b1, b3, b2, b1, b2, b1])
-    a, b = a.to(out.dtype), b.to(out.dtype)
-    for rows, columns in _panels(out):
-        out[rows, columns].addmm_(a[:, rows].T, b[:, columns])
+        high, middle, low = _bfloat16_parts(rows)
+        left = torch.cat([low, high, middle, middle, high, high])
+        right = torch.cat([high, low, middle, high, middle, high])
+    for i, j in _panels(out):
+        out[i, j].addmm_(left[:, i].T, right[:, j])
 
 
 def fold_(total: Float[Tensor, "d d"], part: Float[Tensor, "d d"]) -> None:
@@ -65,8 +62,8 @@ def symmetric(upper: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
     whole = upper.clone()
     for rows, columns in _panels(upper):
         whole[columns, rows] = upper[rows, columns].T
-        corner = upper[rows, rows]
-        whole[rows, rows] = corner.triu() + corner.triu(1).T
+        corner = upper[columns, columns]
+        whole[columns, columns] = corner.triu() + corner.triu(1).T
     return whole
 
 
@@ -79,7 +76,7 @@ def gram(rows: Float[Tensor, "C d"]) -> Float[Tensor, "C C"]:
                 [6., 9.]])
     """
     upper = rows.new_zeros(len(rows), len(rows))
-    add_symmetric_product_(upper, rows.T, rows.T)
+    add_symmetric_product_(upper, rows.T)
     return symmetric(upper)
 
 
@@ -91,22 +88,19 @@ def trace_along(rows: Float[Tensor, "k d"], square: Float[Tensor, "d d"]) -> Flo
         tensor(4.)
     """
     total = square.new_zeros(())
-    for panel in _panels(square):
-        left, right = (rows[:, side] for side in panel)
-        terms = (left.T @ right).mul_(square[panel])
-        # what is right of the diagonal's block stands below it, too
-        total += 2 * terms.sum() - terms[:, : left.shape[1]].sum()
+    for i, j in _panels(square):
+        terms = (rows[:, i].T @ rows[:, j]).mul_(square[i, j])
+        # what is above the diagonal's block stands below it, too
+        total += 2 * terms.sum() - terms[j].sum()
     return total
 
 
 def _panels(square: Float[Tensor, "d d"]) -> list[tuple[slice, slice]]:
-    """Rows and columns from the diagonal on, which leave out nearly half of a symmetric matrix.
-
-    One panel on other devices than a CPU: they are done with it sooner than with several launches.
-    """
+    """Rows and columns down to the diagonal, which leave out nearly half of a symmetric matrix."""
     width = len(square)
     panel = max(_PANEL, -(-width // _PANELS)) if square.device.type == "cpu" else max(1, width)
-    return [(slice(i, i + panel), slice(i, None)) for i in range(0, width, panel)]
+    stops = [min(i + panel, width) for i in range(0, width, panel)]
+    return [(slice(stop), slice(i, stop)) for i, stop in zip([0, *stops], stops, strict=False)]
 
 
 def _bfloat16_parts(

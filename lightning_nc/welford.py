@@ -10,13 +10,15 @@ For a batch with labels y, running means mu and counts n, and :math:`k_c` rows o
 .. math::
     r_i &= x_i - \mu_{y_i} \\
     e_c &= \tfrac{1}{n_c + k_c} \sum_{i: y_i = c} r_i \\
-    S &\leftarrow S + \sum_i r_i (r_i - e_{y_i})^\top, \quad
+    q_i &= r_i - e_{y_i} \big/ \big(1 + \sqrt{n_c / (n_c + k_c)}\big) \\
+    S &\leftarrow S + \sum_i q_i q_i^\top, \quad
     \mu_c \leftarrow \mu_c + e_c, \quad n_c \leftarrow n_c + k_c
 
-A class that has no sample yet is measured from its first row in place of its mean, which changes
-nothing in S: the sum of :math:`r_i - e_{y_i}` over a class of the batch is 0 then. So r is small from
-the first row on, and float32 will do for all that is done with rows. Nothing here waits for the
-device, and nothing of the size C x d is allocated.
+Welford's own product, :math:`\sum_i r_i (r_i - e_{y_i})^\top`, is the same sum; of one factor, it is
+symmetric to the last digit and cannot be negative. A class that has no sample yet is measured from its
+first row in place of its mean, which changes nothing: its q are the rows less their own mean. So r is
+small from the first row on, and float32 will do for all that is done with rows. Nothing here waits for
+the device, and nothing of the size C x d is allocated.
 """
 
 from typing import NamedTuple
@@ -29,6 +31,7 @@ from lightning_nc.symmetric import add_symmetric_product_
 
 _CHUNK_ENTRIES = 2**21
 _OUTER_ENTRIES = 2**24
+_BLOCK_ENTRIES = 2**19
 _FIRST_ROWS = 16
 
 
@@ -125,59 +128,53 @@ def _add_chunk_(
     n, mu = moments.counts, moments.means
     dtype = mu.dtype if x.dtype == mu.dtype else torch.float32
     slots = _slots(y, valid, num_classes=len(n))
+    before = n[slots.label]
+    n.index_add_(0, y, valid.to(n.dtype))
+    after = n[slots.label]
 
     # a new class starts at its first row
-    is_new = slots.used & (n[slots.label] == 0)
+    is_new = slots.used & (before == 0)
     first = torch.index_select(x, 0, slots.first, out=scratch("first", x[: len(is_new)], x.dtype))
     first = keep_rows_(first.to(dtype), is_new)
     step = scratch("step", first, mu.dtype).copy_(first)
-    origin = torch.index_select(mu, 0, slots.label, out=scratch("origin", first, mu.dtype))
-    origin += step
+    start = torch.index_select(mu, 0, slots.label, out=scratch("start", first, mu.dtype)).add_(step)
 
-    r, difference = scratch("r", x, dtype), x
-    gathered = scratch("gathered", x, dtype)
-    for part in _parts(origin, dtype, scratch):
-        torch.index_select(part, 0, slots.of_row, out=gathered)
-        difference = torch.sub(difference, gathered, out=r)
-    keep_rows_(r, valid)
+    # rows are measured from a number of their own dtype near the mean, which leaves the rest of it
+    near = scratch("near", first, dtype).copy_(start)
+    rest = start.sub_(scratch("wide", first, mu.dtype).copy_(near))
+    r = torch.index_select(near, 0, slots.of_row, out=scratch("r", x, dtype))
+    r = keep_rows_(torch.sub(x, r, out=r), valid)
 
-    n.index_add_(0, y, valid.to(n.dtype))
-    exact = scratch("exact", first, mu.dtype).zero_()
-    exact.index_add_(0, slots.of_row, scratch("wide rows", x, mu.dtype).copy_(r))
-    exact /= n[slots.label].clamp(min=1)[:, None]
-    e = scratch("e", first, dtype).copy_(exact)
-    mu.index_add_(0, slots.label, step.add_(exact))
+    old, total = before.to(mu.dtype)[:, None], after.clamp(min=1).to(mu.dtype)[:, None]
+    e = scratch("e", first, mu.dtype).zero_()
+    _add_rows_by_slot_(e, slots.of_row, r, scratch)
+    e.addcmul_(rest, (total - old) * slots.used[:, None], value=-1).div_(total)
+    mu.index_add_(0, slots.label, step.add_(e))
 
-    torch.index_select(e, 0, slots.of_row, out=gathered)
-    r_new = torch.sub(r, gathered, out=scratch("r_new", x, dtype))
-    squares = torch.mul(r, r_new, out=gathered).sum(1)
-    moments.sums_of_squares.index_add_(0, y, squares.to(mu.dtype))
+    share = 1 / (1 + (old / total).sqrt())
+    shift = keep_rows_(near.copy_(rest.addcmul_(e, share)), slots.used)
+    q = r.sub_(torch.index_select(shift, 0, slots.of_row, out=scratch("shift", x, dtype)))
+    squares = torch.linalg.vector_norm(q, dim=1).to(mu.dtype).square()
+    moments.sums_of_squares.index_add_(0, y, squares)
     if moments.scatter is not None:
-        add_symmetric_product_(moments.scatter, r, r_new)
+        add_symmetric_product_(moments.scatter, q)
     if moments.class_scatter is not None:
-        _add_outer_products_(moments.class_scatter, y, r.to(mu.dtype), r_new.to(mu.dtype))
+        _add_outer_products_(moments.class_scatter, y, q.to(mu.dtype))
 
 
-def _parts(
-    x: Float[Tensor, "K d"], dtype: torch.dtype, scratch: Scratch
-) -> tuple[Float[Tensor, "K d"], ...]:
-    """Numbers of this dtype whose sum is x: of float64 two of float32, 48 bits together.
-
-    A float32 number less the first part is exact where the two are near each other, so that no row
-    needs float64.
-    """
-    if x.dtype == dtype:
-        return (x,)
-    high = scratch("high", x, dtype).copy_(x)
-    rest = x.sub_(scratch("wide", x, x.dtype).copy_(high))
-    return high, scratch("low", x, dtype).copy_(rest)
+def _add_rows_by_slot_(
+    sums: Float[Tensor, "K d"], of_row: Int[Tensor, " B"], r: Float[Tensor, "B d"], scratch: Scratch
+) -> None:
+    rows = max(1, _BLOCK_ENTRIES // max(1, r.shape[1]))
+    for slots, part in zip(of_row.split(rows), r.split(rows), strict=True):
+        sums.index_add_(0, slots, scratch("wide rows", part, sums.dtype).copy_(part))
 
 
 class _Slots(NamedTuple):
-    """The rows of a batch by class: min(B, C) slots, so that nothing of the size C x d is needed.
+    """The rows of a batch by class: at most min(B, C + 1) slots, so that nothing of the size C x d is.
 
     Attributes:
-        of_row: The slot of each row; a row that is left out adds 0 to its slot.
+        of_row: The slot of each row; that of a row that is left out is not used.
         label: The class of each slot.
         first: The first row of each slot.
         used: Whether the slot has rows that count.
@@ -192,11 +189,12 @@ class _Slots(NamedTuple):
 def _slots(y: Int[Tensor, " B"], valid: Bool[Tensor, " B"], num_classes: int) -> _Slots:
     row = torch.arange(len(y), device=y.device)
     beyond = torch.full_like(row, len(y))
-    first = row.new_full((num_classes,), len(y))
+    first = row.new_full((num_classes + 1,), len(y))
     first.scatter_reduce_(0, y, torch.where(valid, row, beyond), "amin")
-    if num_classes <= len(y):  # each class has its slot
-        label = torch.arange(num_classes, device=y.device)
-        return _Slots(y, label, first.clamp(max=len(y) - 1), first < len(y))
+    if num_classes < len(y):  # each class has its slot, and one more is for rows that are left out
+        label = torch.arange(num_classes + 1, device=y.device)
+        of_row = torch.where(valid, y, num_classes)
+        return _Slots(of_row, label % num_classes, first.clamp(max=len(y) - 1), first < len(y))
     of_row = torch.where(valid, first[y], row)  # its first row is the slot of a class
     return _Slots(of_row, y, row, valid & (of_row == row))
 
@@ -225,11 +223,8 @@ def keep_rows_(x: Float[Tensor, "B d"], kept: Bool[Tensor, " B"]) -> Float[Tenso
 
 
 def _add_outer_products_(
-    out: Float[Tensor, "C d d"],
-    y: Int[Tensor, " B"],
-    a: Float[Tensor, "B d"],
-    b: Float[Tensor, "B d"],
+    out: Float[Tensor, "C d d"], y: Int[Tensor, " B"], q: Float[Tensor, "B d"]
 ) -> None:
-    rows = max(1, _OUTER_ENTRIES // max(1, a.shape[1] ** 2))
-    for labels, left, right in zip(y.split(rows), a.split(rows), b.split(rows), strict=True):
-        out.index_add_(0, labels, left[:, :, None] * right[:, None, :])
+    rows = max(1, _OUTER_ENTRIES // max(1, q.shape[1] ** 2))
+    for labels, part in zip(y.split(rows), q.split(rows), strict=True):
+        out.index_add_(0, labels, part[:, :, None] * part[:, None, :])

@@ -404,3 +404,25 @@ def test_sums_are_float64_where_the_device_has_it(device, dtype):
 )
 def test_a_few_numbers_are_summarized(numbers, text):
     assert summarize(numbers, "class", "classes") == text
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from([2048, 2049, 2175, 2176, 2177, 4096, 5000]),
+    st.sampled_from([1, 3, 100]),
+    st.sampled_from([0.0, 1e-3, 0.5]),
+    st.integers(0, 10**6),
+)
+def test_the_decision_among_many_logits_is_the_first_largest(num_classes, values, unusual, seed):
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randint(values, (9, num_classes), generator=generator).float()
+    for value in (-torch.inf, torch.inf, torch.nan):
+        logits[torch.rand(logits.shape, generator=generator) < unusual] = value
+    logits[0] = -torch.inf
+    logits[[1, 2, 3]] = 0.0
+    logits[1, -1] = logits[2, num_classes // 128 * 128 - 1] = logits[3, 128] = 1.0
+    expected = logits.argmax(1)
+    assert torch.equal(decide(logits), expected)
+    assert torch.equal(decide(logits.bfloat16().reshape(3, 3, -1)), expected)
+    first = np.array([np.argmax(row) for row in logits.numpy()])  # NaN is the largest here, too
+    assert expected.tolist() == first.tolist()
