@@ -141,13 +141,13 @@ def _add_chunk_(
 
     # rows are measured from a number of their own dtype near the mean, which leaves the rest of it
     near = scratch("near", first, dtype).copy_(start)
-    rest = start.sub_(scratch("wide", first, mu.dtype).copy_(near))
+    e = scratch("e", first, mu.dtype)
+    rest = start.sub_(e.copy_(near))
     r = torch.index_select(near, 0, slots.of_row, out=scratch("r", x, dtype))
     r = keep_rows_(torch.sub(x, r, out=r), valid)
 
     old, total = before.to(mu.dtype)[:, None], after.clamp(min=1).to(mu.dtype)[:, None]
-    e = scratch("e", first, mu.dtype).zero_()
-    _add_rows_by_slot_(e, slots.of_row, r, scratch)
+    _add_rows_by_slot_(e.zero_(), slots.of_row, r, scratch)
     e.addcmul_(rest, (total - old) * slots.used[:, None], value=-1).div_(total)
     mu.index_add_(0, slots.label, step.add_(e))
 

@@ -1,6 +1,6 @@
-"""Runs that take a minute: in a process of their own, beside the other tests.
+"""Runs that take a minute, each in a process of its own.
 
-``python tests/long_runs.py [NAME ...]`` prints what each run has come to, as a line of JSON.
+``python tests/long_runs.py NAME`` prints what a run has come to, as JSON.
 """
 
 import gc
@@ -12,6 +12,7 @@ import warnings
 
 import lightning as L
 import torch
+from benchmarks.measure import peak
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -75,19 +76,19 @@ class Small(L.LightningModule):
 
 
 class Memory(L.Callback):
-    """Notes the memory after every hundredth epoch."""
+    """Notes the memory after every fortieth epoch."""
 
     def __init__(self):
         self.bytes = []
 
     def on_train_epoch_end(self, trainer, pl_module):
-        if trainer.current_epoch % 100 == 99:
+        if trainer.current_epoch % 40 == 39:
             gc.collect()
             with open("/proc/self/statm") as file:
                 self.bytes.append(int(file.read().split()[1]) * resource.getpagesize())
 
 
-def two_thousand_epochs():
+def eight_hundred_epochs():
     """Short epochs with a layer more: the memory over time, and how long the history is."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     y = torch.arange(64) % 4
@@ -96,7 +97,7 @@ def two_thousand_epochs():
     callback = NeuralCollapseCallback(layers=["body"], measures=["nc1/cdnv", "nc2/means_etf*"])
     memory = Memory()
     trainer = L.Trainer(
-        max_epochs=2000,
+        max_epochs=800,
         callbacks=[callback, memory],
         accelerator="cpu",
         logger=False,
@@ -109,17 +110,8 @@ def two_thousand_epochs():
     return {"memory": memory.bytes, "lengths": lengths}
 
 
-def peak():
-    """The most memory that this process has ever had, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-# each one's peak of memory is that of the process so far: the one that asks for it comes first
-RUNS = (fifty_thousand_classes, hundred_thousand_batches, two_thousand_epochs)
-
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    for run in RUNS:
-        if run.__name__ in (sys.argv[1:] or [r.__name__ for r in RUNS]):
-            print(json.dumps({run.__name__: run()}), flush=True)
+    runs = (fifty_thousand_classes, hundred_thousand_batches, eight_hundred_epochs)
+    print(json.dumps({run.__name__: run for run in runs}[sys.argv[1]]()))

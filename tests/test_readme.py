@@ -87,6 +87,6 @@ def test_the_oldest_versions_are_those_of_the_package():
 def test_both_commands_are_there_and_start_from_nothing():
     commands = [line for block in blocks("bash") for line in block.splitlines()]
     assert len(commands) == 2
-    for command, last in zip(commands, ["examples/digits.py", "-m pytest"], strict=True):
+    for command, last in zip(commands, ["examples/digits.py", "-m pytest -n 2"], strict=True):
         assert command.startswith("python3 -m venv .venv && ")
         assert command.endswith(f".venv/bin/python {last}")

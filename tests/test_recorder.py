@@ -89,7 +89,7 @@ def test_a_subset_of_the_rows_is_uniform_and_seeded():
     assert chosen[0] == chosen[1] != chosen[2]
     counts = np.zeros(60)
     for seed in range(300):
-        recorder = Recorder(max_rows_per_batch=20, seed=seed)
+        recorder = Recorder(max_rows_per_batch=20, seed=seed, measures=["nc0/num_samples"])
         recorder.add(forward(marked), y, C)
         counts[recorder.close("cpu").accumulated[""].sample.features[:, 0].long().numpy()] += 1
     # 300 draws with probability 1/3: 100 +- 8.2

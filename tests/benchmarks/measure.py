@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 
@@ -72,6 +73,13 @@ def alternate(functions: Mapping[str, Callable[[], object]], repeats: int) -> di
             if repeat:
                 seconds[name].append(taken)
     return seconds
+
+
+def peak() -> int:
+    """The most memory that this process has ever had, in bytes; on Linux."""
+    # getrusage() would tell the parent's peak, which a child inherits
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
 
 
 def ratios(above: list[float], below: list[float]) -> list[float]:
