@@ -14,11 +14,17 @@ For a batch with labels y, running means mu and counts n, and :math:`k_c` rows o
     S &\leftarrow S + \sum_i q_i q_i^\top, \quad
     \mu_c \leftarrow \mu_c + e_c, \quad n_c \leftarrow n_c + k_c
 
-Welford's own product, :math:`\sum_i r_i (r_i - e_{y_i})^\top`, is the same sum; of one factor, it is
-symmetric to the last digit and cannot be negative. A class that has no sample yet is measured from its
-first row in place of its mean, which changes nothing: its q are the rows less their own mean. So r is
-small from the first row on, and float32 will do for all that is done with rows. Nothing here waits for
-the device, and nothing of the size C x d is allocated.
+Welford's own sum is
+
+.. math:: \sum_i r_i (r_i - e_{y_i})^\top = \sum_i r_i r_i^\top - \sum_c (n_c + k_c) e_c e_c^\top
+
+and so is this one: the weight w of e solves :math:`k w^2 - 2 (n + k) w + (n + k) = 0`. But it needs one
+factor in the place of two, is symmetric, and cannot be negative.
+
+A class that has no sample yet is measured from its first row in place of its mean, which changes
+nothing: its q are the rows less their own mean. So r is small from the first row on, and float32 will
+do for all that is done with rows. Nothing here waits for the device, and nothing of the size C x d is
+allocated.
 """
 
 from typing import NamedTuple
@@ -31,7 +37,7 @@ from lightning_nc.symmetric import add_symmetric_product_
 
 _CHUNK_ENTRIES = 2**21
 _OUTER_ENTRIES = 2**24
-_BLOCK_ENTRIES = 2**19
+_WIDE_ENTRIES = 2**19  # of rows in float64, which stay in a cache
 _FIRST_ROWS = 16
 
 
@@ -165,7 +171,7 @@ def _add_chunk_(
 def _add_rows_by_slot_(
     sums: Float[Tensor, "K d"], of_row: Int[Tensor, " B"], r: Float[Tensor, "B d"], scratch: Scratch
 ) -> None:
-    rows = max(1, _BLOCK_ENTRIES // max(1, r.shape[1]))
+    rows = max(1, _WIDE_ENTRIES // max(1, r.shape[1]))
     for slots, part in zip(of_row.split(rows), r.split(rows), strict=True):
         sums.index_add_(0, slots, scratch("wide rows", part, sums.dtype).copy_(part))
 
