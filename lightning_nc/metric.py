@@ -279,7 +279,8 @@ class NeuralCollapse(Metric):
         """All that this rank has accumulated, as values that later updates do not change.
 
         Args:
-            lend_sample: Do not copy the sample, up to 64 MiB: it is good until the next update.
+            lend_sample: Do not copy the sample, up to 64 MiB: it is good until the next update, merge
+                or reset.
 
         Returns:
             The values.

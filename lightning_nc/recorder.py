@@ -30,7 +30,7 @@ class Recorded:
     Attributes:
         values: Scalars by key; those of a layer end in ``/`` and its name.
         accumulated: What they were computed from, by module; :data:`HEAD` is the classifier's input.
-            Their samples are lent: good until the next batch of the stage.
+            Their samples are lent: good until the next batch or reset of the stage.
         notices: What to tell the user, by kind.
     """
 

@@ -87,7 +87,7 @@ def trace_along(rows: Float[Tensor, "k d"], square: Float[Tensor, "d d"]) -> Flo
         >>> trace_along(torch.eye(2), torch.tensor([[1.0, 2.0], [2.0, 3.0]]))
         tensor(4.)
     """
-    total = square.new_zeros(())
+    total = rows.new_zeros(())
     for i, j in _panels(square):
         terms = (rows[:, i].T @ rows[:, j]).mul_(square[i, j])
         # what is above the diagonal's block stands below it, too

@@ -25,7 +25,6 @@ PAIRWISE_CLASSES = 2048
 
 FLOAT32_EPS = torch.finfo(torch.float32).eps
 _MANY_LOGITS = 2048
-_GRAM_CONDITION = 1e-4  # squares of smaller singular values lose half of the digits of float64
 
 
 class UndefinedMeasure(ValueError):  # noqa: N818 - a state of the data, not a fault
@@ -325,7 +324,8 @@ class ClassStatistics:
         return self if bool(self.seen.all()) else self._of_seen_classes
 
     @cached_property
-    def _of_seen_classes(self) -> "ClassStatistics":  # not of all: a value that holds itself stays
+    def _of_seen_classes(self) -> "ClassStatistics":
+        # where all are seen this is not kept: it would be a cycle of references, freed late
         return self.restrict(self.seen)
 
     @cached_property
@@ -367,21 +367,23 @@ class ClassStatistics:
         products = self._gram_of_centered_means
         if self.num_classes <= self.num_features:
             products = products + products.trace() / (self.num_classes - 1) / self.num_classes
-        least = torch.maximum(self.means_rounding, _GRAM_CONDITION * products.norm().sqrt()).square()
+        precise = _least_share(products) * products.norm().sqrt()
+        least = torch.maximum(self.means_rounding.to(precise), precise).square()
         margin = products.clone()
         margin.diagonal().sub_(least)
         # all eigenvalues of a symmetric matrix are positive just where it has a Cholesky factor
         certain = torch.linalg.cholesky_ex(margin).info == 0
-        return torch.linalg.cholesky(products) if bool(certain & least.isfinite()) else None
+        factor, info = torch.linalg.cholesky_ex(products)
+        return factor if bool(certain & (info == 0) & least.isfinite()) else None
 
-    @property
+    @cached_property
     def _gram_of_centered_means(self) -> Float[Tensor, "k k"]:
         """Of their rows where C <= d, else of their columns: the smaller one."""
-        m = self.centered_means
+        m = self.frame.vectors
         if self.num_classes > self.num_features:
             return gram(m.T)
-        frame = self.frame  # whose Gram matrix NC2 needs, too
-        return frame.gram if len(frame.sampled) == len(m) else gram(m)
+        all_pairs = len(self.frame.sampled) == len(m)
+        return self.frame.gram if all_pairs else gram(m)  # NC2 needs the former, too
 
     @cached_property
     def centered_means_svd(self) -> tuple[Float[Tensor, " k"], Float[Tensor, "k d"]]:
@@ -390,12 +392,12 @@ class ClassStatistics:
         By the eigenvalues of a Gram matrix, ten times as fast, where the squares that it holds are
         precise enough; without the singular value that is 0 because the rows add up to 0.
         """
-        m = self.centered_means
+        m = self.frame.vectors
         wide = self.num_classes <= self.num_features
         k = min(self.num_classes - 1, self.num_features)
         squares, vectors = torch.linalg.eigh(self._gram_of_centered_means)
         values = squares.flip(0)[:k].clamp(min=0).sqrt()
-        if k and bool(values[-1] > _GRAM_CONDITION * values[0]):
+        if k and bool(values[-1] > _least_share(squares) * values[0]):
             vectors = vectors.flip(1)[:, :k].T
             return values, (vectors @ m) / values[:, None] if wide else vectors
         if not wide:
@@ -528,7 +530,7 @@ class FeatureSample:
         return FeatureSample(self.features.clone(), self.target.clone(), predicted, self.seen)
 
     def valid(self) -> "FeatureSample":
-        """The rows whose label counts."""
+        """The rows whose label counts; the sample itself where that is all of them."""
         keep = self.target >= 0
         if bool(keep.all()):
             return self
@@ -635,6 +637,11 @@ def _argmax_of_many(x: Float[Tensor, "B C"], width: int = 128) -> Int[Tensor, " 
     start = torch.cat([starts, starts.new_full((1,), last)])[largest.argmax(1)]
     inside = start[:, None] + torch.arange(width, device=x.device)
     return start + x.gather(1, inside).argmax(1)
+
+
+def _least_share(products: Float[Tensor, "..."]) -> float:
+    """Of the largest singular value: the squares of smaller ones have lost half of their digits."""
+    return float(max(1e-8, 8 * len(products) * torch.finfo(products.dtype).eps) ** 0.5)
 
 
 def to_device(indices: np.ndarray, device: torch.device) -> Int[Tensor, " n"]:

@@ -159,9 +159,10 @@ def _add_chunk_(
 
     share = 1 / (1 + (old / total).sqrt())
     shift = keep_rows_(near.copy_(rest.addcmul_(e, share)), slots.used)
-    q = r.sub_(torch.index_select(shift, 0, slots.of_row, out=scratch("shift", x, dtype)))
-    squares = torch.linalg.vector_norm(q, dim=1).to(mu.dtype).square()
-    moments.sums_of_squares.index_add_(0, y, squares)
+    shifts = torch.index_select(shift, 0, slots.of_row, out=scratch("shifts", x, dtype))
+    q = r.sub_(shifts)
+    squares = torch.mul(q, q, out=shifts).sum(1)  # a norm would add up one by one
+    moments.sums_of_squares.index_add_(0, y, squares.to(mu.dtype))
     if moments.scatter is not None:
         add_symmetric_product_(moments.scatter, q)
     if moments.class_scatter is not None:
@@ -177,7 +178,7 @@ def _add_rows_by_slot_(
 
 
 class _Slots(NamedTuple):
-    """The rows of a batch by class: at most min(B, C + 1) slots, so that nothing of the size C x d is.
+    """The rows of a batch by class: never more slots than rows, and nothing of the size C x d.
 
     Attributes:
         of_row: The slot of each row; that of a row that is left out is not used.

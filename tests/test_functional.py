@@ -428,7 +428,7 @@ def test_a_decomposition_that_fails_gives_nan_with_a_reason(monkeypatch):
     def fails(*args, **kwargs):
         raise torch.linalg.LinAlgError("did not converge")
 
-    monkeypatch.setattr(torch.linalg, "cholesky", fails)
+    monkeypatch.setattr(torch.linalg, "cholesky_ex", fails)
     values, reasons = evaluate(
         select(["nc1/within_between_pinv", "nc1/cdnv"]), Evidence.of(statistics_of(problem("random")))
     )
@@ -498,6 +498,32 @@ def test_a_cholesky_factor_takes_the_place_of_a_decomposition_just_where_all_dir
     assert coinciding.centered_means_cholesky is None
     assert conditioned((6, 20), 1.0, offset=1e8).centered_means_cholesky is None
     assert conditioned((1, 20), 1.0).centered_means_cholesky is None
+
+
+@pytest.mark.parametrize("shape", [(6, 20), (20, 6)])
+def test_float32_statistics_from_a_device_without_float64_are_measured_on_a_cpu(shape):
+    exact = conditioned(shape, 10.0)
+    tensors = {name: t for name, t in exact._tensors() if t is not None}
+    scatter = torch.eye(shape[1])
+    short = {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
+    statistics = ClassStatistics(**(short | {"scatter": scatter}))
+    expected = ClassStatistics(**(tensors | {"scatter": scatter.double()}))
+    for measure in select(["nc1/within_between_pinv", "nc1/rank", VCI, "nc1/cdnv"]):
+        value, reference = measure.function(statistics), measure.function(expected)
+        assert float(value) == pytest.approx(float(reference), rel=1e-4, abs=1e-6)
+    found, directions = F.between_class_directions(statistics)
+    torch.testing.assert_close(found, F.between_class_directions(expected)[0], rtol=1e-5, atol=1e-5)
+    assert len(directions) == len(found) == int(F.rank(statistics))
+
+
+def test_noise_of_float32_sums_counts_as_no_direction(monkeypatch):
+    monkeypatch.setattr("lightning_nc.values.accumulator_dtype", lambda device: torch.float32)
+    for seed in range(60):
+        generator = torch.Generator().manual_seed(seed)
+        means = torch.randn(10, 5, generator=generator) @ torch.randn(5, 64, generator=generator)
+        statistics = ClassStatistics(torch.ones(10).long(), means, torch.eye(64), torch.zeros(10))
+        assert int(F.rank(statistics)) == 5
+        assert statistics.centered_means_cholesky is None
 
 
 @SHAPES
@@ -620,11 +646,39 @@ def test_a_guess_is_not_trusted_within_the_rounding_of_float32():
         assert torch.equal(chosen[clear], (share > 0.5).long()[clear])
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e-23, 1.0, 1e12, 1e19])
+@pytest.mark.parametrize(
+    ("offset", "dtype"), [(0.0, torch.float32), (0.0, torch.float64), (1e12 + 28e3, torch.float64)]
+)
+def test_the_nearest_center_is_found_at_any_scale_and_offset(scale, offset, dtype):
+    generator = torch.Generator().manual_seed(0)
+    means = torch.randn(10, 6, generator=generator, dtype=torch.float64)
+    pairs = torch.combinations(torch.arange(10))
+    share = torch.linspace(0.49, 0.51, 40, dtype=torch.float64)[:, None, None]
+    rows = (share * means[pairs[:, 0]] + (1 - share) * means[pairs[:, 1]]).reshape(-1, 6)
+    rows, means = (((offset + t) * scale).to(dtype) for t in (rows, means))
+    statistics = ClassStatistics.from_batch(means, torch.arange(10), 10)
+    distances = (rows.double()[:, None] - means.double()).norm(dim=2)
+    for guess in (None, pairs[:, 0].repeat(40), pairs[:, 1].repeat(40)):
+        chosen = F.nearest_class_center(rows, statistics, guess)
+        lost = distances.gather(1, chosen[:, None])[:, 0] / distances.min(1).values
+        assert float(lost.max()) < 1 + (5e-4 if offset else 1e-6)
+
+
+def test_no_rows_rows_with_a_gradient_and_guesses_without_samples_are_taken():
+    statistics = ClassStatistics.from_batch(torch.eye(3)[1:], torch.tensor([1, 2]), 3)
+    assert F.nearest_class_center(torch.zeros(0, 3), statistics).shape == (0,)
+    rows = torch.eye(3, requires_grad=True)
+    unseen = torch.tensor([0, 0, 0])
+    assert F.nearest_class_center(rows, statistics).tolist()[1:] == [1, 2]
+    assert F.nearest_class_center(rows, statistics, unseen).tolist()[1:] == [1, 2]
+
+
 def test_a_good_guess_spares_the_distances_to_all_other_centers(monkeypatch):
     asked = []
-    by_products = nearest_center._Centers._by_products
+    by_products = nearest_center._Float32Centers._by_products
     monkeypatch.setattr(
-        nearest_center._Centers, "_by_products",
+        nearest_center._Float32Centers, "_by_products",
         lambda self, rows, h: asked.append(len(rows)) or by_products(self, rows, h),
     )  # fmt: skip
     given = gaussian_classes([20, 0, 20, 20], 16, spread=1e-3)

@@ -23,7 +23,7 @@ def empty_moments(num_classes, width, dtype=torch.float32, per_class=True):
         counts=torch.zeros(num_classes, dtype=torch.int64),
         means=torch.zeros(num_classes, width, dtype=torch.float64),
         sums_of_squares=torch.zeros(num_classes, dtype=torch.float64),
-        scatter=torch.zeros(width, width, dtype=dtype),
+        scatter=torch.zeros(width, width, dtype=dtype) if width < 5000 else None,
         class_scatter=(
             torch.zeros(num_classes, width, width, dtype=torch.float64) if per_class else None
         ),
@@ -305,3 +305,14 @@ def test_the_check_sees_what_waits(line):
 )
 def test_the_check_lets_pass_what_does_not_wait(line):
     assert waits(f"def f(x, index, n, valid: Bool[Tensor, ' B']):\n    {line}\n") == []
+
+
+@pytest.mark.parametrize("width", [6_000, 200_000])
+def test_sums_of_squares_keep_their_digits_in_wide_layers(width):
+    signs = torch.randint(2, (12, width), generator=torch.Generator().manual_seed(0)) - 0.5
+    moments = empty_moments(1, width, per_class=False)
+    everything = torch.ones(12, dtype=torch.bool)
+    add_rows_(moments, signs / 5, torch.zeros(12, dtype=torch.long), everything)
+    rows = (signs / 5).double()
+    expected = (rows - rows.mean(0)).square().sum()
+    assert float(moments.sums_of_squares) == pytest.approx(float(expected), rel=2e-7)

@@ -144,10 +144,10 @@ def log_distance_variation(frame: Frame) -> Float[Tensor, ""]:
 
 
 def off_diagonal(pairs: Float[Tensor, "k k"]) -> Float[Tensor, "k-1 k"]:
-    """What is off the diagonal, not copied; each pair stands there twice, which changes no average.
+    """What is off the diagonal, as a view; each pair stands there twice, which changes no average.
 
     Args:
-        pairs: A square matrix, contiguous.
+        pairs: A square matrix.
 
     Returns:
         Its entries in their order, in rows that begin behind one entry of the diagonal and end before
@@ -158,7 +158,7 @@ def off_diagonal(pairs: Float[Tensor, "k k"]) -> Float[Tensor, "k-1 k"]:
         tensor([[1., 2.]])
     """
     k = len(pairs)
-    return pairs.view(-1)[1:].view(k - 1, k + 1)[:, :-1]
+    return pairs.reshape(-1)[1:].view(k - 1, k + 1)[:, :-1]
 
 
 def simplex_gram(frame: Frame) -> Float[Tensor, "k k"]:

@@ -70,7 +70,7 @@ def between_class_whitening(statistics: ClassStatistics) -> Float[Tensor, "k d"]
         tensor([[0.1250, 0.0000],
                 [0.0000, 0.0000]], dtype=torch.float64)
     """
-    factor, m = statistics.centered_means_cholesky, statistics.centered_means
+    factor, m = statistics.centered_means_cholesky, statistics.frame.vectors
     if factor is None:
         singular_values, directions = between_class_directions(statistics)
         return directions / singular_values[:, None]
