@@ -30,7 +30,7 @@ def long_run(name):
 def test_fifty_thousand_classes_take_the_memory_of_their_means():
     result = long_run("fifty_thousand_classes")
     means = 8 * 50_000 * 1024
-    # working memory for a batch, and what the allocator keeps (0.5 to 0.8 of the means); a copy of the
+    # working memory for a batch, and what the allocator keeps (0.4 to 0.5 of the means); a copy of the
     # means would add 1
     assert result["update"] < 0.95 * means
     # a copy of the means, the centered ones and their QR decomposition, W in float64, and W against
