@@ -286,12 +286,11 @@ class NeuralCollapse(Metric):
             The values.
         """
         self._settle()
+        size = self._reservoir.size
         sample = FeatureSample(
-            features=self.sample_features[: self._reservoir.size],
-            target=self.sample_target[: self._reservoir.size],
-            predicted=(
-                self.sample_predicted[: self._reservoir.size] if self._knows_predictions else None
-            ),
+            features=self.sample_features[:size],
+            target=self.sample_target[:size],
+            predicted=self.sample_predicted[:size] if self._knows_predictions else None,
             seen=self._reservoir.seen,
         )
         kept = self.covariance != "none"

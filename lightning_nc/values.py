@@ -7,7 +7,7 @@ class means, :math:`m_c = \mu_c - \mu_G`, :math:`w_c` row c of the classifier.
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -520,22 +520,20 @@ class FeatureSample:
 
     def to(self, device: torch.device | str) -> "FeatureSample":
         """The same sample on another device."""
-        predicted = None if self.predicted is None else self.predicted.to(device)
-        features, target = self.features.to(device), self.target.to(device)
-        return FeatureSample(features, target, predicted, self.seen)
+        return self._changed(lambda rows: rows.to(device))
 
     def copy(self) -> "FeatureSample":
         """The same sample in memory of its own."""
-        predicted = None if self.predicted is None else self.predicted.clone()
-        return FeatureSample(self.features.clone(), self.target.clone(), predicted, self.seen)
+        return self._changed(torch.clone)
 
     def valid(self) -> "FeatureSample":
         """The rows whose label counts; the sample itself where that is all of them."""
         keep = self.target >= 0
-        if bool(keep.all()):
-            return self
-        predicted = None if self.predicted is None else self.predicted[keep]
-        return FeatureSample(self.features[keep], self.target[keep], predicted, self.seen)
+        return self if bool(keep.all()) else self._changed(lambda rows: rows[keep])
+
+    def _changed(self, change: Callable[[Tensor], Tensor]) -> "FeatureSample":
+        predicted = None if self.predicted is None else change(self.predicted)
+        return FeatureSample(change(self.features), change(self.target), predicted, self.seen)
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,9 +30,8 @@ def long_run(name):
 def test_fifty_thousand_classes_take_the_memory_of_their_means():
     result = long_run("fifty_thousand_classes")
     means = 8 * 50_000 * 1024
-    # working memory for a batch, and what the allocator keeps (0.4 to 0.5 of the means); a copy of the
-    # means would add 1
-    assert result["update"] < 0.95 * means
+    # working memory for a batch (0.3 of the means); a copy of the means would add 1
+    assert result["update"] < 0.5 * means
     # a copy of the means, the centered ones and their QR decomposition, W in float64, and W against
     # the means, both normalized
     assert result["compute"] < 9 * means
@@ -59,7 +58,7 @@ def test_eight_hundred_epochs_take_no_memory_but_their_history():
     assert result["lengths"] == [800] * 8
     # a number, an epoch and a step in a tuple, for each value of the second half
     history = 200 * 8 * 400
-    assert result["memory"][-1] - result["memory"][9] < history + 2**20
+    assert result["memory"][-1] - result["memory"][9] < history + 0.4 * 2**20
 
 
 def test_very_wide_layers_without_a_covariance():

@@ -12,18 +12,19 @@ import torch
 from coarse import CoarseProducts
 from problems import NAMES, UNEVEN, as_numpy, gaussian_classes, problem
 
-from lightning_nc import metric, values, welford
+from lightning_nc import backlog, metric, values, welford
+from lightning_nc import symmetric as symmetric_matrices
 from lightning_nc.precision import float32_products_are_exact
 from lightning_nc.symmetric import symmetric
 from lightning_nc.welford import Moments, add_rows_
 
 
-def empty_moments(num_classes, width, dtype=torch.float32, per_class=True):
+def empty_moments(num_classes, width, dtype=torch.float32, per_class=True, pooled=True):
     return Moments(
         counts=torch.zeros(num_classes, dtype=torch.int64),
         means=torch.zeros(num_classes, width, dtype=torch.float64),
         sums_of_squares=torch.zeros(num_classes, dtype=torch.float64),
-        scatter=torch.zeros(width, width, dtype=dtype) if width < 5000 else None,
+        scatter=torch.zeros(width, width, dtype=dtype) if pooled else None,
         class_scatter=(
             torch.zeros(num_classes, width, width, dtype=torch.float64) if per_class else None
         ),
@@ -199,13 +200,16 @@ MASKS = {"isfinite", "isnan", "isinf", "ones_like_bool", "logical_and", "logical
 UPDATE_PATH = (
     metric.NeuralCollapse.update,
     metric.NeuralCollapse.check,
+    metric.NeuralCollapse._catch_up,
     metric.NeuralCollapse._add,
+    metric.NeuralCollapse._product_target,
     metric.NeuralCollapse._select_rows,
     metric.NeuralCollapse._add_to_sample,
     metric.NeuralCollapse._grow_sample,
     metric.NeuralCollapse._fold,
     metric._whole,
     values.decide,
+    values._argmax_of_many,
     values.to_device,
 )
 
@@ -259,7 +263,9 @@ def waits(source: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("part", [welford, *UPDATE_PATH], ids=lambda part: part.__name__)
+@pytest.mark.parametrize(
+    "part", [welford, symmetric_matrices, backlog, *UPDATE_PATH], ids=lambda part: part.__name__
+)
 def test_nothing_on_the_update_path_waits_for_the_device(part):
     assert waits(inspect.getsource(inspect.unwrap(part))) == []
 
@@ -310,7 +316,7 @@ def test_the_check_lets_pass_what_does_not_wait(line):
 @pytest.mark.parametrize("width", [6_000, 200_000])
 def test_sums_of_squares_keep_their_digits_in_wide_layers(width):
     signs = torch.randint(2, (12, width), generator=torch.Generator().manual_seed(0)) - 0.5
-    moments = empty_moments(1, width, per_class=False)
+    moments = empty_moments(1, width, per_class=False, pooled=False)
     everything = torch.ones(12, dtype=torch.bool)
     add_rows_(moments, signs / 5, torch.zeros(12, dtype=torch.long), everything)
     rows = (signs / 5).double()
