@@ -5,13 +5,13 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from lightning_nc import functional as functional
-from lightning_nc.history import History as History
 from lightning_nc.metric import NeuralCollapse as NeuralCollapse
-from lightning_nc.notices import NeuralCollapseWarning as NeuralCollapseWarning
-from lightning_nc.values import ClassStatistics as ClassStatistics
-from lightning_nc.values import FeatureSample as FeatureSample
-from lightning_nc.values import Frame as Frame
-from lightning_nc.values import LinearClassifier as LinearClassifier
+from lightning_nc.tasks.notices import NeuralCollapseWarning as NeuralCollapseWarning
+from lightning_nc.values.history import History as History
+from lightning_nc.values.statistics import ClassStatistics as ClassStatistics
+from lightning_nc.values.statistics import FeatureSample as FeatureSample
+from lightning_nc.values.statistics import Frame as Frame
+from lightning_nc.values.statistics import LinearClassifier as LinearClassifier
 
 if TYPE_CHECKING:
     from lightning_nc import figures as figures

@@ -14,20 +14,20 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning_utilities.core import rank_zero
 from torch import Tensor
 
-from lightning_nc.album import check_names
-from lightning_nc.dashboard import headlines
-from lightning_nc.frozen_pass import frozen_loader, frozen_pass
-from lightning_nc.functional.measures import select
-from lightning_nc.gallery import Gallery
-from lightning_nc.history import History
-from lightning_nc.loggers import axis, numbers, publish, spare_second_sync, takes_figures
-from lightning_nc.notices import NeuralCollapseWarning
-from lightning_nc.observation import Observation
-from lightning_nc.recorder import HEAD, Recorded
-from lightning_nc.schedule import Schedule
-from lightning_nc.strategies import doubt, refuse_frozen_pass
-from lightning_nc.sync import OutOfStep
-from lightning_nc.values import ClassStatistics, check_covariance
+from lightning_nc.functional.table import select
+from lightning_nc.report.album import check_names
+from lightning_nc.report.dashboard import headlines
+from lightning_nc.report.gallery import Gallery
+from lightning_nc.report.writers import axis, numbers, publish, spare_second_sync, takes_figures
+from lightning_nc.run.frozen_pass import frozen_loader, frozen_pass
+from lightning_nc.run.schedule import Schedule
+from lightning_nc.run.strategies import doubt, refuse_frozen_pass
+from lightning_nc.stream.sync import OutOfStep
+from lightning_nc.tasks.notices import NeuralCollapseWarning
+from lightning_nc.values.history import History
+from lightning_nc.values.statistics import ClassStatistics, check_covariance
+from lightning_nc.watch.recorder import HEAD, Recorded
+from lightning_nc.watch.watch import Observation
 
 if TYPE_CHECKING:
     _Callback = _LightningCallback
@@ -90,7 +90,7 @@ class NeuralCollapseCallback(_Callback):
             very wide layers).
         measures: A list of keys, globs, "default", or functions by dotted path, which are logged under
             ``custom/``; their parameters are named like the attributes of
-            :class:`lightning_nc.functional.measures.Evidence`.
+            :class:`lightning_nc.functional.table.Evidence`.
         ignore_index: Label of rows to leave out, or None.
         max_rows_per_batch: At most this many rows of a batch enter, a uniform random subset; for
             token-level features.

@@ -11,13 +11,14 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torchmetrics import Metric
 
-from lightning_nc.backlog import UNKNOWN, Backlog, Rows
-from lightning_nc.functional.measures import Evidence, evaluate, select
-from lightning_nc.notices import NeuralCollapseWarning, notices, rows_left_out
-from lightning_nc.reservoir import Reservoir
-from lightning_nc.symmetric import fold_, symmetric
-from lightning_nc.sync import count_own_decisions, merge_ranks
-from lightning_nc.values import (
+from lightning_nc.functional.table import Evidence, evaluate, select
+from lightning_nc.stream.backlog import UNKNOWN, Backlog, Rows
+from lightning_nc.stream.moments import Moments, Scratch, add_rows_
+from lightning_nc.stream.products import fold_, symmetric
+from lightning_nc.stream.reservoir import Reservoir
+from lightning_nc.stream.sync import count_own_decisions, merge_ranks
+from lightning_nc.tasks.notices import NeuralCollapseWarning, notices, rows_left_out
+from lightning_nc.values.statistics import (
     Accumulated,
     ClassStatistics,
     FeatureSample,
@@ -28,7 +29,6 @@ from lightning_nc.values import (
     decide,
     to_device,
 )
-from lightning_nc.welford import Moments, Scratch, add_rows_
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,13 +6,13 @@ import pytest
 import torch
 from PIL import Image
 
-from lightning_nc import gallery
-from lightning_nc.album import _MAX_FRAMES, Album
-from lightning_nc.dashboard import card, headlines, layout, stages_of
-from lightning_nc.gallery import Gallery
-from lightning_nc.history import History
-from lightning_nc.sync import count_own_decisions
-from lightning_nc.values import (
+from lightning_nc.report import gallery
+from lightning_nc.report.album import _MAX_FRAMES, Album
+from lightning_nc.report.dashboard import card, headlines, layout, stages_of
+from lightning_nc.report.gallery import Gallery
+from lightning_nc.stream.sync import count_own_decisions
+from lightning_nc.values.history import History
+from lightning_nc.values.statistics import (
     Accumulated,
     ClassStatistics,
     FeatureSample,

@@ -9,8 +9,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from problems import problem
 
-from lightning_nc import NeuralCollapse, backlog
-from lightning_nc.backlog import UNKNOWN, Backlog, Rows
+from lightning_nc import NeuralCollapse
+from lightning_nc.stream import backlog
+from lightning_nc.stream.backlog import UNKNOWN, Backlog, Rows
 
 
 def rows(count, width=4, start=0.0, dtype=torch.float32):
@@ -96,7 +97,7 @@ def test_values_do_not_depend_on_what_waits(sizes, most):
         torch.testing.assert_close(waited.compute()[key], value, rtol=1e-5, atol=1e-9, msg=key)
 
 
-@pytest.mark.filterwarnings("ignore::lightning_nc.notices.NeuralCollapseWarning")
+@pytest.mark.filterwarnings("ignore::lightning_nc.tasks.notices.NeuralCollapseWarning")
 @pytest.mark.parametrize(
     "read",
     [

@@ -58,7 +58,7 @@ def address(tmp_path_factory):
     names = [f"digit {i}" for i in range(10)]
     callback = NeuralCollapseCallback(figures_every_n_epochs=8, class_names=names)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lightning_nc.gallery.AFFORDED", float("inf"))
+        patch.setattr("lightning_nc.report.gallery.AFFORDED", float("inf"))
         fit(Network(dropout=0.0), [callback], max_epochs=16, logger=TensorBoardLogger(folder))
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder), "--port", "0"]
     server = subprocess.Popen([*command, "--host", "127.0.0.1"], stderr=subprocess.PIPE, text=True)

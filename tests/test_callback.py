@@ -121,7 +121,7 @@ def test_the_fingerprint_sees_a_callback_that_draws_a_random_number(without):
 
 def test_val_values_equal_the_functional_api_on_features_computed_by_hand():
     from lightning_nc import LinearClassifier, functional
-    from lightning_nc.values import ClassStatistics, FeatureSample
+    from lightning_nc.values.statistics import ClassStatistics, FeatureSample
 
     module, callback = Network(), NeuralCollapseCallback()
     data = digits(ROWS, 96)

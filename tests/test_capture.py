@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_nc.capture import Capture, _choose_pool
+from lightning_nc.watch.capture import Capture, _choose_pool
 
 
 def mlp():

@@ -25,8 +25,8 @@ from lightning_nc.figures import (
 )
 from lightning_nc.figures.ordering import similarity_order
 from lightning_nc.functional import MEASURES
-from lightning_nc.history import History
-from lightning_nc.values import Frame
+from lightning_nc.values.history import History
+from lightning_nc.values.statistics import Frame
 
 
 def drawn(figure):
@@ -129,7 +129,7 @@ def test_ends_of_groups_meet_where_they_are_similar():
 
 
 def test_a_sample_of_classes_is_named_by_its_numbers(monkeypatch):
-    monkeypatch.setattr("lightning_nc.values.PAIRWISE_CLASSES", 30)
+    monkeypatch.setattr("lightning_nc.values.statistics.PAIRWISE_CLASSES", 30)
     means = random_frame(300)
     _, axes = cosine_matrices(means)
     order = means.sampled[similarity_order(means.cosines.numpy())].tolist()
@@ -139,7 +139,7 @@ def test_a_sample_of_classes_is_named_by_its_numbers(monkeypatch):
 
 
 def test_many_classes_are_drawn_by_a_sample_against_the_ideal_of_all(monkeypatch):
-    monkeypatch.setattr("lightning_nc.values.PAIRWISE_CLASSES", 20)
+    monkeypatch.setattr("lightning_nc.values.statistics.PAIRWISE_CLASSES", 20)
     means = random_frame(300)
     _, axes = cosine_matrices(means)
     chosen = means.sampled.numpy()

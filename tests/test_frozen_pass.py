@@ -24,7 +24,7 @@ from torch.utils.data import (
 from training import BATCH, ROWS, Network, digits, fit, forward_of_pair, trainer
 
 from lightning_nc import NeuralCollapseCallback, NeuralCollapseWarning
-from lightning_nc.frozen_pass import _eval_mode, _isolated_random_state, frozen_loader, frozen_pass
+from lightning_nc.run.frozen_pass import _eval_mode, _isolated_random_state, frozen_loader, frozen_pass
 
 DATA = TensorDataset(torch.arange(50))
 
@@ -144,7 +144,7 @@ class ByName(L.LightningModule):
     ],
 )
 def test_forward_gets_the_inputs_of_the_batch(batch, expected):
-    from lightning_nc.frozen_pass import _runner
+    from lightning_nc.run.frozen_pass import _runner
 
     module = ByName()
     _runner(module, None)(batch, 0)
@@ -201,7 +201,7 @@ def test_limited_training_is_said_once():
 
 
 def test_progress_is_shown_in_a_bar_or_said(monkeypatch, capsys):
-    from lightning_nc import frozen_pass as module
+    from lightning_nc.run import frozen_pass as module
 
     bar = TQDMProgressBar()  # Lightning takes another one where rich is installed
     fit(Network(), [NeuralCollapseCallback(frozen_every_n_epochs=1), bar], enable_progress_bar=True)

@@ -22,7 +22,7 @@ from lightning_nc.functional import (
     nearest_center,
     select,
 )
-from lightning_nc.values import FeatureSample, Frame, UndefinedMeasure
+from lightning_nc.values.statistics import FeatureSample, Frame, UndefinedMeasure
 
 
 def statistics_of(given: Problem, covariance: str = "pooled") -> ClassStatistics:
@@ -293,7 +293,7 @@ def test_nc1_grows_with_the_square_of_the_spread_inside_the_classes(key, factor)
 
 
 def test_an_etf_of_many_classes_is_recognized_from_a_sample_of_its_pairs(monkeypatch):
-    monkeypatch.setattr("lightning_nc.values.PAIRWISE_CLASSES", 20)
+    monkeypatch.setattr("lightning_nc.values.statistics.PAIRWISE_CLASSES", 20)
     means = etf(60, 64)
     statistics = ClassStatistics.from_batch(*around(means, 0.01), num_classes=60)
     assert len(statistics.frame.sampled) == 20
@@ -307,7 +307,7 @@ def test_an_etf_of_many_classes_is_recognized_from_a_sample_of_its_pairs(monkeyp
 def test_the_sampled_pairs_are_always_the_same_and_estimate_all_pairs(monkeypatch):
     given = gaussian_classes([4] * 100, 32)
     everything = F.cdnv(statistics_of(given))
-    monkeypatch.setattr("lightning_nc.values.PAIRWISE_CLASSES", 50)
+    monkeypatch.setattr("lightning_nc.values.statistics.PAIRWISE_CLASSES", 50)
     sampled = F.cdnv(statistics_of(given))
     assert sampled != everything
     assert float(sampled) == pytest.approx(float(everything), rel=0.05)
@@ -519,7 +519,9 @@ def test_float32_statistics_from_a_device_without_float64_are_measured_on_a_cpu(
 
 
 def test_noise_of_float32_sums_counts_as_no_direction(monkeypatch):
-    monkeypatch.setattr("lightning_nc.values.accumulator_dtype", lambda device: torch.float32)
+    monkeypatch.setattr(
+        "lightning_nc.values.statistics.accumulator_dtype", lambda device: torch.float32
+    )
     for seed in range(60):
         generator = torch.Generator().manual_seed(seed)
         means = torch.randn(10, 5, generator=generator) @ torch.randn(5, 64, generator=generator)

@@ -2,7 +2,7 @@
 
 import torch
 
-from lightning_nc.history import History, Logged
+from lightning_nc.values.history import History, Logged
 
 
 def test_history_grows_without_changing_and_survives_a_checkpoint(tmp_path):

@@ -13,42 +13,23 @@ PACKAGE = Path(lightning_nc.__file__).parent
 OURS = "lightning_nc"
 WATCHED = ("lightning", "pytorch_lightning", "torchmetrics", "matplotlib")
 
-# module: what it may import of ours and of the watched libraries
+# folder, or file at the top: what it may import of ours and of the watched libraries
 ALLOWED = {
-    "values": {"symmetric"},
+    "values": {"stream"},
     "dotted_path": set(),
-    "precision": set(),
-    "symmetric": {"precision"},
-    "welford": {"symmetric"},
-    "reservoir": set(),
-    "backlog": set(),
-    "notices": {"values"},
-    "history": set(),
-    "schedule": set(),
-    "strategies": set(),
-    "functional": {"values", "functional", "dotted_path", "precision", "symmetric"},
-    "metric": {
-        "values", "functional", "notices", "reservoir", "backlog", "sync", "symmetric", "welford",
-        "torchmetrics",
-        "figures", "matplotlib",  # inside plot() only, see below
-    },
-    "sync": {"values", "functional", "notices"},
-    "capture": {"values", "dotted_path"},
-    "recorder": {"values", "functional", "metric", "notices", "sync", "capture", "welford"},
-    "target": {"dotted_path"},
-    "observation": {"capture", "recorder", "target", "welford"},
-    "frozen_pass": {"lightning", "dotted_path"},
-    "figures": {"values", "functional", "history", "matplotlib"},
-    "loggers": {"lightning", "functional", "matplotlib"},
-    "dashboard": {"functional", "history"},
-    "album": {"values", "functional", "history", "figures", "matplotlib"},
-    "gallery": {"values", "history", "dashboard", "album", "loggers"},
+    "functional": {"values", "dotted_path", "stream"},
+    "stream": {"values", "functional", "tasks"},
+    "tasks": {"values", "functional", "stream"},
+    "watch": {"values", "functional", "tasks", "stream", "dotted_path", "metric"},
+    "figures": {"values", "functional", "matplotlib"},
+    "run": {"lightning", "dotted_path"},
+    "report": {"values", "functional", "figures", "tasks", "lightning", "matplotlib"},
+    "metric": {"values", "tasks", "stream", "functional", "torchmetrics", "figures", "matplotlib"},
     "callback": {
-        "values", "functional", "notices", "history", "metric", "sync", "capture", "recorder",
-        "observation", "schedule", "strategies", "frozen_pass", "album", "gallery", "dashboard",
-        "loggers", "lightning", "pytorch_lightning",
+        "watch", "run", "report", "tasks", "values", "functional", "stream",
+        "lightning", "pytorch_lightning",
     },
-    "__init__": {"functional", "metric", "notices", "values", "history", "figures", "callback"},
+    "__init__": {"functional", "metric", "tasks", "values", "figures", "callback"},
 }  # fmt: skip
 
 
@@ -92,10 +73,10 @@ def test_a_module_imports_only_what_it_may(path):
         ("values", "def f():\n    from lightning_nc import metric"),
         ("functional", "import torchmetrics"),
         ("metric", "from lightning.pytorch import Callback"),
-        ("capture", "import lightning as L"),
-        ("recorder", "import lightning_nc.figures"),
+        ("watch", "import lightning as L"),
+        ("watch", "import lightning_nc.figures"),
         ("callback", "from matplotlib.figure import Figure"),
-        ("sync", "importlib.import_module('matplotlib')"),
+        ("stream", "importlib.import_module('matplotlib')"),
     ],
 )
 def test_the_check_sees_a_forbidden_import(name, source):

@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from training import ROWS, Network, fit
 
 from lightning_nc import NeuralCollapseCallback, NeuralCollapseWarning
-from lightning_nc.album import Album
+from lightning_nc.report.album import Album
 
 STAGES = ("train_online", "val")
 PICTURES = {f"neural_collapse/{name}/{stage}" for name in ("cosines", "plane", "spectra", "classes")
@@ -21,7 +21,7 @@ ANIMATIONS = {f"neural_collapse/animation/{stage}" for stage in STAGES}
 
 @pytest.fixture(autouse=True)
 def _draw_whatever_it_takes(monkeypatch):
-    monkeypatch.setattr("lightning_nc.gallery.AFFORDED", float("inf"))
+    monkeypatch.setattr("lightning_nc.report.gallery.AFFORDED", float("inf"))
 
 
 NAMES = list("abcdefghij")
@@ -80,7 +80,7 @@ def test_tensorboard_has_pictures_layout_words_and_an_animation_on_one_axis(tmp_
 def test_the_charts_find_their_scalars_behind_a_logger_prefix(tmp_path, few_pictures):
     import re
 
-    from lightning_nc.dashboard import layout
+    from lightning_nc.report.dashboard import layout
 
     logger = TensorBoardLogger(tmp_path, prefix="run/7", sub_dir="deep")
     _, callback = train(logger, tmp_path, prefix="mine/", layers=["neck"])
@@ -214,7 +214,7 @@ def test_several_loggers_at_once_and_one_that_raises(tmp_path, few_pictures):
 
 
 def test_without_a_logger_nothing_is_drawn(tmp_path, monkeypatch):
-    monkeypatch.setattr("lightning_nc.album.Album.of_stage", lambda *args: pytest.fail("drawn"))
+    monkeypatch.setattr("lightning_nc.report.album.Album.of_stage", lambda *args: pytest.fail("drawn"))
     train(False, tmp_path)
     assert list(tmp_path.rglob("*.png")) == []
 

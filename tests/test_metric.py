@@ -31,12 +31,12 @@ from lightning_nc import (
     LinearClassifier,
     NeuralCollapse,
     NeuralCollapseWarning,
-    backlog,
 )
 from lightning_nc import metric as metric_module
-from lightning_nc.welford import add_rows_
+from lightning_nc.stream import backlog
+from lightning_nc.stream.moments import add_rows_
 
-quiet = pytest.mark.filterwarnings("ignore::lightning_nc.notices.NeuralCollapseWarning")
+quiet = pytest.mark.filterwarnings("ignore::lightning_nc.tasks.notices.NeuralCollapseWarning")
 EVERYTHING = {"measures": ["*"]}
 
 
@@ -315,7 +315,7 @@ def test_the_precision_of_products_changes_nothing(precision):
 @pytest.mark.parametrize("covariance", ["pooled", "per_class"])
 @pytest.mark.parametrize("name", ["random", "imbalanced", "bottleneck off the origin", "binary head"])
 def test_a_device_without_float64_is_served_in_float32(name, covariance, monkeypatch):
-    for module in ("values", "metric", "sync"):
+    for module in ("values.statistics", "metric", "stream.sync"):
         path = f"lightning_nc.{module}.accumulator_dtype"
         monkeypatch.setattr(path, lambda device: torch.float32)
     given = problem(name)

@@ -8,8 +8,8 @@ import torch
 from problems import gaussian_classes, problem, streamed
 
 from lightning_nc import ClassStatistics, NeuralCollapse, NeuralCollapseWarning
-from lightning_nc.notices import notices, rows_left_out
-from lightning_nc.values import Accumulated, FeatureSample, Tallies
+from lightning_nc.tasks.notices import notices, rows_left_out
+from lightning_nc.values.statistics import Accumulated, FeatureSample, Tallies
 
 
 def accumulated(given, **tallies):

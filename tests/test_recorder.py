@@ -5,8 +5,8 @@ import pytest
 import torch
 from oracles import reference_measures
 
-from lightning_nc.capture import Forward
-from lightning_nc.recorder import Recorder
+from lightning_nc.watch.capture import Forward
+from lightning_nc.watch.recorder import Recorder
 
 C, D = 4, 6
 

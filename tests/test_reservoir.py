@@ -9,7 +9,7 @@ import torch
 from problems import unchecked_shapes
 
 from lightning_nc import NeuralCollapse
-from lightning_nc.reservoir import Reservoir
+from lightning_nc.stream.reservoir import Reservoir
 
 
 def sampled(batches, capacity, seed, start=0):

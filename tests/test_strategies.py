@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from training import BATCH, ROWS, Network, digits, fit, trainer
 
 from lightning_nc import NeuralCollapseCallback, NeuralCollapseWarning
-from lightning_nc.strategies import doubt, refuse_frozen_pass
+from lightning_nc.run.strategies import doubt, refuse_frozen_pass
 
 DDP = {"strategy": "ddp", "devices": 2}
 
@@ -65,7 +65,7 @@ def test_strategies_that_were_not_tested_are_said(strategy, text):
 
 
 def test_a_doubt_is_said_when_the_run_begins(monkeypatch):
-    monkeypatch.setattr("lightning_nc.strategies._TESTED", set())
+    monkeypatch.setattr("lightning_nc.run.strategies._TESTED", set())
     with pytest.warns(NeuralCollapseWarning, match="not been tested with SingleDeviceStrategy"):
         fit(Network(), [NeuralCollapseCallback()], max_epochs=1)
 
@@ -95,7 +95,8 @@ def lives_with(rank, which, stage):
     """Something goes wrong in measuring on rank 1 alone, in the second epoch; training goes on."""
     import warnings
 
-    from lightning_nc import recorder, sync
+    from lightning_nc.stream import sync
+    from lightning_nc.watch import recorder
 
     module, callback = Network(), NeuralCollapseCallback(classifier="fc", online=stage != "train",
                                                          frozen_every_n_epochs=int(stage == "train"),

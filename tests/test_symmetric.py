@@ -4,8 +4,8 @@ import pytest
 import torch
 from coarse import CoarseProducts
 
-from lightning_nc import symmetric as symmetric_matrices
-from lightning_nc.symmetric import add_symmetric_product_, fold_, gram, symmetric, trace_along
+from lightning_nc.stream import products as symmetric_matrices
+from lightning_nc.stream.products import add_symmetric_product_, fold_, gram, symmetric, trace_along
 
 
 def product_error(rows):

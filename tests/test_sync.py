@@ -19,9 +19,9 @@ from oracles import nearest_class_center, reference_measures, two_pass_statistic
 from processes import Pool
 
 from lightning_nc import LinearClassifier, NeuralCollapse
-from lightning_nc.capture import Forward
-from lightning_nc.recorder import HEAD, Recorder
-from lightning_nc.sync import merge_ranks
+from lightning_nc.stream.sync import merge_ranks
+from lightning_nc.watch.capture import Forward
+from lightning_nc.watch.recorder import HEAD, Recorder
 
 pytestmark = pytest.mark.ddp
 
@@ -778,7 +778,7 @@ def by_hand(state, data):
     from training import Network
 
     from lightning_nc import FeatureSample, functional
-    from lightning_nc.values import ClassStatistics
+    from lightning_nc.values.statistics import ClassStatistics
 
     module = Network()
     module.load_state_dict(state)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from lightning_nc.target import find_target
+from lightning_nc.watch.labels import find_target
 
 
 @dataclass

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from problems import as_numpy, assert_statistics, gaussian_classes, problem, unchecked_shapes
 
 from lightning_nc import ClassStatistics, LinearClassifier
-from lightning_nc.values import (
+from lightning_nc.values.statistics import (
     FeatureSample,
     Frame,
     accumulator_dtype,
@@ -355,7 +355,7 @@ def test_the_decision_is_the_largest_logit_or_the_sign_of_the_only_one(logits, d
 def test_a_frame_of_many_vectors_pairs_a_seeded_sample_of_them(monkeypatch):
     vectors = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
     everything = Frame(vectors).cosines
-    monkeypatch.setattr("lightning_nc.values.PAIRWISE_CLASSES", 10)
+    monkeypatch.setattr("lightning_nc.values.statistics.PAIRWISE_CLASSES", 10)
     state = torch.get_rng_state()
     frame, again = Frame(vectors), Frame(vectors)
     assert len(set(frame.sampled.tolist())) == 10

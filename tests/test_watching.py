@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from training import BATCH, ROWS, Network, assert_close, digits, fit, reference_of, trainer
 
 from lightning_nc import NeuralCollapseCallback, NeuralCollapseWarning
-from lightning_nc.capture import Capture
+from lightning_nc.watch.capture import Capture
 
 
 class Normalized(Network):

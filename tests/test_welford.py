@@ -12,11 +12,14 @@ import torch
 from coarse import CoarseProducts
 from problems import NAMES, UNEVEN, as_numpy, gaussian_classes, problem
 
-from lightning_nc import backlog, metric, values, welford
-from lightning_nc import symmetric as symmetric_matrices
-from lightning_nc.precision import float32_products_are_exact
-from lightning_nc.symmetric import symmetric
-from lightning_nc.welford import Moments, add_rows_
+from lightning_nc import metric
+from lightning_nc.stream import backlog
+from lightning_nc.stream import moments as welford
+from lightning_nc.stream import products as symmetric_matrices
+from lightning_nc.stream.moments import Moments, add_rows_
+from lightning_nc.stream.products import symmetric
+from lightning_nc.values import statistics as values
+from lightning_nc.values.precision import float32_products_are_exact
 
 
 def empty_moments(num_classes, width, dtype=torch.float32, per_class=True, pooled=True):

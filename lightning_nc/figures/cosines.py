@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from lightning_nc.figures.ordering import similarity_order
 from lightning_nc.figures.style import NAMED_CLASSES, class_label
-from lightning_nc.values import Frame
+from lightning_nc.values.statistics import Frame
 
 _DIVERGING = "RdBu_r"  # symmetric around 0, and told apart by color-blind readers
 

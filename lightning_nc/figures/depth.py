@@ -21,7 +21,7 @@ from lightning_nc.figures.style import (
     plain,
     wants_log,
 )
-from lightning_nc.history import History
+from lightning_nc.values.history import History
 
 _EPOCHS = 8
 _FEATURES = "features"

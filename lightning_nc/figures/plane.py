@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lightning_nc.figures.style import BLUE, GREEN, VERMILION, new_axes
-from lightning_nc.values import LinearClassifier
+from lightning_nc.values.statistics import LinearClassifier
 
 _TINY = torch.finfo(torch.float64).tiny
 _ANGLES = torch.tensor([3.0, 7.0, 11.0], dtype=torch.float64) * torch.pi / 6  # 90, 210 and 330 degrees

@@ -22,7 +22,7 @@ from lightning_nc.figures.style import (
     wants_log,
 )  # fmt: skip
 from lightning_nc.functional import MEASURES
-from lightning_nc.history import History, Logged
+from lightning_nc.values.history import History, Logged
 
 _COLUMNS = 3
 _A4 = (8.27, 11.69)

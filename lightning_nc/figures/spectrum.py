@@ -8,7 +8,7 @@ from matplotlib.ticker import NullFormatter
 
 from lightning_nc.figures.style import BLUE, GRAY, VERMILION, log_axis, new_axes, note, plain
 from lightning_nc.functional import MEASURES, between_class_directions
-from lightning_nc.values import ClassStatistics
+from lightning_nc.values.statistics import ClassStatistics
 
 _WIDEST = 2048  # the eigenvalues of a matrix of this size take seconds, and grow with its cube
 

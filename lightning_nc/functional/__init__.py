@@ -13,12 +13,12 @@ from lightning_nc.functional.geometry import equinorm as equinorm
 from lightning_nc.functional.geometry import etf_distance as etf_distance
 from lightning_nc.functional.geometry import log_distance_variation as log_distance_variation
 from lightning_nc.functional.geometry import max_angle as max_angle
-from lightning_nc.functional.measures import MEASURES as MEASURES
-from lightning_nc.functional.measures import Evidence as Evidence
-from lightning_nc.functional.measures import Measure as Measure
-from lightning_nc.functional.measures import evaluate as evaluate
-from lightning_nc.functional.measures import select as select
 from lightning_nc.functional.nearest_center import nearest_class_center as nearest_class_center
+from lightning_nc.functional.table import MEASURES as MEASURES
+from lightning_nc.functional.table import Evidence as Evidence
+from lightning_nc.functional.table import Measure as Measure
+from lightning_nc.functional.table import evaluate as evaluate
+from lightning_nc.functional.table import select as select
 from lightning_nc.functional.variability import between_class_directions as between_class_directions
 from lightning_nc.functional.variability import between_class_whitening as between_class_whitening
 from lightning_nc.functional.variability import cdnv as cdnv

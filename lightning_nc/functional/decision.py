@@ -5,7 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lightning_nc.functional.nearest_center import nearest_class_center
-from lightning_nc.values import ClassStatistics, Decisions, FeatureSample, UndefinedMeasure
+from lightning_nc.values.statistics import ClassStatistics, Decisions, FeatureSample, UndefinedMeasure
 
 
 def count_decisions(

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lightning_nc.functional.geometry import simplex_gram, unit
-from lightning_nc.values import ClassStatistics, LinearClassifier
+from lightning_nc.values.statistics import ClassStatistics, LinearClassifier
 
 
 def self_duality(statistics: ClassStatistics, classifier: LinearClassifier) -> Float[Tensor, ""]:

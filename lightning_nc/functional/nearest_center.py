@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lightning_nc.precision import float32_products_are_exact
-from lightning_nc.values import FLOAT32_EPS, ClassStatistics
+from lightning_nc.values.precision import float32_products_are_exact
+from lightning_nc.values.statistics import FLOAT32_EPS, ClassStatistics
 
 _BLOCK_ENTRIES, _LEAST_ROWS = 2**20, 256
 

@@ -12,8 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lightning_nc.functional.geometry import off_diagonal
-from lightning_nc.symmetric import trace_along
-from lightning_nc.values import FLOAT32_EPS, ClassStatistics, UndefinedMeasure
+from lightning_nc.stream.products import trace_along
+from lightning_nc.values.statistics import FLOAT32_EPS, ClassStatistics, UndefinedMeasure
 
 
 def between_class_directions(

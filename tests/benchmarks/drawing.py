@@ -8,7 +8,7 @@ from measure import Row, timed
 
 from lightning_nc import ClassStatistics, LinearClassifier, figures
 from lightning_nc.functional import MEASURES
-from lightning_nc.history import History
+from lightning_nc.values.history import History
 
 CLASSES, WIDTH, EPOCHS = 100, 128, 60
 LAYERS = [f"backbone.{i}" for i in range(8)]

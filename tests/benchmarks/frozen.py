@@ -5,8 +5,8 @@ import torch
 from measure import Row, alternate, ratios
 from training import convolutions, quiet_trainer
 
-from lightning_nc.frozen_pass import frozen_loader, frozen_pass
-from lightning_nc.observation import Observation
+from lightning_nc.run.frozen_pass import frozen_loader, frozen_pass
+from lightning_nc.watch.watch import Observation
 
 
 class Passes(L.Callback):

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from processes import Pool
 
 from lightning_nc import LinearClassifier, NeuralCollapse
-from lightning_nc.sync import merge_ranks
+from lightning_nc.stream.sync import merge_ranks
 
 CLASSES, WIDTH = 100, 512
 

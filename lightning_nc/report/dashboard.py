@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from lightning_nc.functional.measures import MEASURES, Measure
-from lightning_nc.history import History, Logged
+from lightning_nc.functional.table import MEASURES, Measure
+from lightning_nc.values.history import History, Logged
 
 STAGES = ("train", "train_online", "val", "test")
 _TREND_OVER = 5

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_nc.capture import Capture, Forward
-from lightning_nc.recorder import Recorded, Recorder
-from lightning_nc.target import find_target
-from lightning_nc.welford import Scratch
+from lightning_nc.stream.moments import Scratch
+from lightning_nc.watch.capture import Capture, Forward
+from lightning_nc.watch.labels import find_target
+from lightning_nc.watch.recorder import Recorded, Recorder
 
 
 class Observation:
@@ -21,8 +21,8 @@ class Observation:
     Args:
         root: The network.
         target: Where the labels are in a batch.
-        capture: Settings of :class:`~lightning_nc.capture.Capture`.
-        recorder: Settings of :class:`~lightning_nc.recorder.Recorder`.
+        capture: Settings of :class:`~lightning_nc.watch.capture.Capture`.
+        recorder: Settings of :class:`~lightning_nc.watch.recorder.Recorder`.
         say: Told the kind and the text of a warning.
         announce: Told which layer was chosen as the classifier.
     """

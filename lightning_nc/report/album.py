@@ -4,9 +4,9 @@ import io
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from lightning_nc.functional.measures import Evidence
-from lightning_nc.history import History
-from lightning_nc.values import Accumulated
+from lightning_nc.functional.table import Evidence
+from lightning_nc.values.history import History
+from lightning_nc.values.statistics import Accumulated
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lightning_nc.dotted_path import import_function
 from lightning_nc.functional import decision, duality, geometry, variability
-from lightning_nc.values import (
+from lightning_nc.values.statistics import (
     ClassStatistics,
     Decisions,
     Frame,

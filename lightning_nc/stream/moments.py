@@ -33,7 +33,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from lightning_nc.symmetric import add_symmetric_product_
+from lightning_nc.stream.products import add_symmetric_product_
 
 _CHUNK_ENTRIES = 2**21
 _OUTER_ENTRIES = 2**24

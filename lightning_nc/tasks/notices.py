@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from lightning_nc.values import Accumulated, ClassStatistics, Tallies, summarize
+from lightning_nc.values.statistics import Accumulated, ClassStatistics, Tallies, summarize
 
 
 class NeuralCollapseWarning(UserWarning):

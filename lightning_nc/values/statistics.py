@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from lightning_nc.symmetric import gram
+from lightning_nc.stream.products import gram
 
 PAIRWISE_CLASSES = 2048
 """Above this many classes the pairwise measures look at a seeded sample of this many classes."""

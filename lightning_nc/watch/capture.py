@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from lightning_nc.dotted_path import import_function
-from lightning_nc.values import decide
+from lightning_nc.values.statistics import decide
 
 FORWARDS = ("first", "last", "all")
 POOLS: Mapping[str, Callable[[Tensor], Tensor]] = {

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lightning_nc.precision import float32_products_are_exact
+from lightning_nc.values.precision import float32_products_are_exact
 
 _PANEL, _PANELS = 128, 8  # at least so wide, at most so many
 

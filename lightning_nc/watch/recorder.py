@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_nc.capture import Forward
-from lightning_nc.functional.measures import Evidence, evaluate, select
+from lightning_nc.functional.table import Evidence, evaluate, select
 from lightning_nc.metric import NeuralCollapse
-from lightning_nc.notices import notices
-from lightning_nc.sync import RankFailed, count_own_decisions, merge_ranks
-from lightning_nc.values import Accumulated, LinearClassifier, to_device
-from lightning_nc.welford import Scratch
+from lightning_nc.stream.moments import Scratch
+from lightning_nc.stream.sync import RankFailed, count_own_decisions, merge_ranks
+from lightning_nc.tasks.notices import notices
+from lightning_nc.values.statistics import Accumulated, LinearClassifier, to_device
+from lightning_nc.watch.capture import Forward
 
 HEAD = ""
 """Name of the measured module whose features are the classifier's input."""

@@ -17,8 +17,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from lightning_nc.functional.decision import count_decisions
-from lightning_nc.notices import NeuralCollapseWarning
-from lightning_nc.values import (
+from lightning_nc.tasks.notices import NeuralCollapseWarning
+from lightning_nc.values.statistics import (
     Accumulated,
     ClassStatistics,
     Decisions,

@@ -5,10 +5,9 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from lightning_nc.album import Album
-from lightning_nc.dashboard import card, layout, stages_of
-from lightning_nc.history import History
-from lightning_nc.loggers import (
+from lightning_nc.report.album import Album
+from lightning_nc.report.dashboard import card, layout, stages_of
+from lightning_nc.report.writers import (
     axis,
     log_animation,
     log_card,
@@ -17,14 +16,15 @@ from lightning_nc.loggers import (
     takes_figures,
     to_each,
 )
-from lightning_nc.values import Accumulated
+from lightning_nc.values.history import History
+from lightning_nc.values.statistics import Accumulated
 
 AFFORDED = 0.1
 """The share of a run's time that drawing may take, apart from the first and the last epoch."""
 
 
 class Gallery:
-    """Shows the pictures of an :class:`~lightning_nc.album.Album`.
+    """Shows the pictures of an :class:`~lightning_nc.report.album.Album`.
 
     Args:
         keys: The measured keys, less stage and prefix.

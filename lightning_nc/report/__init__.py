@@ -1,0 +1,1 @@
+"""Outward: values, pictures and words to the loggers of a Trainer."""

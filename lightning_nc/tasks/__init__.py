@@ -1,0 +1,1 @@
+"""What a label means: one class per kind of task."""
