@@ -1,4 +1,13 @@
-"""Neural collapse, measured while you train: NC1 to NC4 in any Lightning logger, in one pass."""
+"""Neural collapse, measured while you train: NC1 to NC4 in any Lightning logger, in one pass.
+
+    L.Trainer(callbacks=[NeuralCollapseCallback()])
+
+- NeuralCollapseCallback: the callback; its help tells every argument.
+- NeuralCollapse: the same as a torchmetrics metric, for any other loop.
+- ClassStatistics, LinearClassifier, FeatureSample, Frame, History: the values that they rest on.
+- functional: one function per formula, and the table MEASURES of the logged keys.
+- figures: the pictures, and their table PICTURES.
+"""
 
 import importlib
 from importlib.metadata import PackageNotFoundError, version
@@ -6,21 +15,38 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_nc import functional as functional
 from lightning_nc.metric import NeuralCollapse as NeuralCollapse
-from lightning_nc.tasks.notices import NeuralCollapseWarning as NeuralCollapseWarning
-from lightning_nc.values.history import History as History
-from lightning_nc.values.statistics import ClassStatistics as ClassStatistics
-from lightning_nc.values.statistics import FeatureSample as FeatureSample
-from lightning_nc.values.statistics import Frame as Frame
-from lightning_nc.values.statistics import LinearClassifier as LinearClassifier
+from lightning_nc.values import ClassStatistics as ClassStatistics
+from lightning_nc.values import FeatureSample as FeatureSample
+from lightning_nc.values import Frame as Frame
+from lightning_nc.values import History as History
+from lightning_nc.values import LinearClassifier as LinearClassifier
+from lightning_nc.values import NeuralCollapseWarning as NeuralCollapseWarning
 
 if TYPE_CHECKING:
     from lightning_nc import figures as figures
     from lightning_nc.callback import NeuralCollapseCallback as NeuralCollapseCallback
 
+__all__ = [
+    "ClassStatistics",
+    "FeatureSample",
+    "Frame",
+    "History",
+    "LinearClassifier",
+    "NeuralCollapse",
+    "NeuralCollapseCallback",
+    "NeuralCollapseWarning",
+    "figures",
+    "functional",
+]
+
 try:
     __version__ = version("lightning-neural-collapse")
 except PackageNotFoundError:  # run from a source tree that was not installed
     __version__ = "0+unknown"
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 def __getattr__(name: str) -> Any:

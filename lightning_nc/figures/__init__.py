@@ -9,3 +9,7 @@ from lightning_nc.figures.depth import depth_profile as depth_profile
 from lightning_nc.figures.plane import collapse_picture as collapse_picture
 from lightning_nc.figures.sheet import summary as summary
 from lightning_nc.figures.spectrum import spectra as spectra
+from lightning_nc.figures.table import PICTURES as PICTURES
+from lightning_nc.figures.table import Look as Look
+from lightning_nc.figures.table import Picture as Picture
+from lightning_nc.figures.table import draw as draw

@@ -23,7 +23,8 @@ from lightning_nc.figures.style import (
     wants_log,
 )  # fmt: skip
 from lightning_nc.functional import pairwise_cdnv
-from lightning_nc.values.statistics import ClassStatistics, LinearClassifier
+from lightning_nc.values.classifier import LinearClassifier
+from lightning_nc.values.statistics import ClassStatistics
 
 _WORST_CLASSES = 3
 _WORST_PAIRS = 6

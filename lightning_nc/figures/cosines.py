@@ -6,10 +6,11 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
 from lightning_nc.figures.ordering import similarity_order
 from lightning_nc.figures.style import NAMED_CLASSES, class_label
-from lightning_nc.values.statistics import Frame
+from lightning_nc.values.frame import Frame
 
 _DIVERGING = "RdBu_r"  # symmetric around 0, and told apart by color-blind readers
 
@@ -54,23 +55,30 @@ def cosine_matrices(
         axes = list(np.atleast_1d(figure.subplots(1, len(panels))))
     else:
         figure, axes = ax.get_figure(root=True), [ax]  # type: ignore[assignment]
+    texts = [class_label(int(labels[i]), class_names if named else None) for i in order]
     for axis, (title, cosines) in zip(axes, panels, strict=True):
-        image = axis.imshow(
-            cosines.cpu().float().numpy()[np.ix_(order, order)], cmap=_DIVERGING, vmin=-1, vmax=1,
-            # with fewer pixels than classes, "nearest" drops a part of the diagonal
-            interpolation="nearest" if size <= 200 else "auto",
-        )  # fmt: skip
-        axis.set_title(title, fontsize=10, y=1.0)
+        shown = cosines.cpu().float().numpy()[np.ix_(order, order)]
+        image = _panel(axis, title, shown, texts, named)
         axis.set_xlabel(_axis_label(size, means.num_vectors, ordered), fontsize=9)
-        axis.tick_params(labelsize=8 if not named or size <= 10 else 6.5)
-        shown = list(range(size)) if named or size <= 10 else _spread(size)
-        texts = [class_label(int(labels[order[i]]), class_names if named else None) for i in shown]
-        axis.set_xticks(shown, texts, rotation=90 if named else 0)
-        axis.set_yticks(shown, texts)
     colorbar = figure.colorbar(image, ax=axes, shrink=0.8)
     colorbar.set_label("cosine", fontsize=9)
     colorbar.ax.tick_params(labelsize=8)
     return figure, axes if ax is None else ax
+
+
+def _panel(axis: Axes, title: str, cosines: np.ndarray, texts: list[str], named: bool) -> AxesImage:
+    size = len(texts)
+    image = axis.imshow(
+        cosines, cmap=_DIVERGING, vmin=-1, vmax=1,
+        # with fewer pixels than classes, "nearest" drops a part of the diagonal
+        interpolation="nearest" if size <= 200 else "auto",
+    )  # fmt: skip
+    axis.set_title(title, fontsize=10, y=1.0)
+    axis.tick_params(labelsize=8 if not named or size <= 10 else 6.5)
+    shown = list(range(size)) if named or size <= 10 else _spread(size)
+    axis.set_xticks(shown, [texts[i] for i in shown], rotation=90 if named else 0)
+    axis.set_yticks(shown, [texts[i] for i in shown])
+    return image
 
 
 def _axis_label(size: int, num_classes: int, ordered: bool) -> str:

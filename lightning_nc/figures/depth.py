@@ -1,6 +1,7 @@
 """How collapse progresses through the layers, and over the epochs."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import matplotlib
 import numpy as np
@@ -22,6 +23,7 @@ from lightning_nc.figures.style import (
     wants_log,
 )
 from lightning_nc.values.history import History
+from lightning_nc.values.key import Key
 
 _EPOCHS = 8
 _FEATURES = "features"
@@ -66,7 +68,7 @@ def depth_profile(
     if not measures:
         raise ValueError("Expected at least one measure to draw, but got none.")
     positions = [*layers, _FEATURES]
-    tables = [_by_epoch(history, f"{prefix}{measure}/{stage}", layers) for measure in measures]
+    tables = [_by_epoch(history, Key(measure, stage, "", prefix), layers) for measure in measures]
     epochs = _spread_over_run(sorted({epoch for table in tables for epoch in table}))
     norm = Normalize(epochs[0], epochs[-1]) if epochs else Normalize(0, 1)
     # the light end of viridis is lost on white paper
@@ -95,11 +97,11 @@ def depth_profile(
     return figure, axes
 
 
-def _by_epoch(history: History, key: str, layers: Sequence[str]) -> dict[int, np.ndarray]:
+def _by_epoch(history: History, key: Key, layers: Sequence[str]) -> dict[int, np.ndarray]:
     """The values by layer of each epoch, the last one logged in it, NaN where there is none."""
     table: dict[int, np.ndarray] = {}
-    for position, name in enumerate([*(f"{key}/{layer}" for layer in layers), key]):
-        for row in history[name]:
+    for position, layer in enumerate([*layers, ""]):
+        for row in history[str(replace(key, layer=layer))]:
             values = table.setdefault(row.epoch, np.full(len(layers) + 1, np.nan))
             values[position] = finite([row.value])[0]
     return table

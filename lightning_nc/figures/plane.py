@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lightning_nc.figures.style import BLUE, GREEN, VERMILION, new_axes
-from lightning_nc.values.statistics import LinearClassifier
+from lightning_nc.values.classifier import LinearClassifier
+from lightning_nc.values.statistics import ClassStatistics
 
 _TINY = torch.finfo(torch.float64).tiny
 _ANGLES = torch.tensor([3.0, 7.0, 11.0], dtype=torch.float64) * torch.pi / 6  # 90, 210 and 330 degrees
@@ -90,6 +91,26 @@ def collapse_picture(
             axis.plot(*row.numpy(), "^", color=color, ms=9, mec="black", mew=0.8)
     _furnish(axis, len(chosen), classifier is not None, limit)
     return figure, axis
+
+
+def largest_classes(statistics: ClassStatistics, at_most: int = 3) -> tuple[int, ...]:
+    """The classes with the most samples, of equal ones the first, in their own order.
+
+    Args:
+        statistics: Statistics of all classes.
+        at_most: How many.
+
+    Returns:
+        Their numbers; none that has no sample.
+
+    Example:
+        >>> y = torch.tensor([0, 1, 1, 2, 2, 2, 3])
+        >>> largest_classes(ClassStatistics.from_batch(torch.randn(7, 2), y, num_classes=5))
+        (0, 1, 2)
+    """
+    order = statistics.counts.sort(descending=True, stable=True).indices
+    some = min(at_most, int(statistics.seen.sum()))
+    return tuple(sorted(order[:some].tolist()))
 
 
 def _check(classes: Sequence[int], num_classes: int) -> None:

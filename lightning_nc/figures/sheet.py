@@ -10,7 +10,6 @@ from matplotlib.ticker import MaxNLocator
 
 from lightning_nc.figures.style import (
     GRAY,
-    STAGE_COLORS,
     at_collapse,
     finite,
     line,
@@ -23,6 +22,7 @@ from lightning_nc.figures.style import (
 )  # fmt: skip
 from lightning_nc.functional import MEASURES
 from lightning_nc.values.history import History, Logged
+from lightning_nc.values.key import keys_in
 
 _COLUMNS = 3
 _A4 = (8.27, 11.69)
@@ -55,9 +55,7 @@ def summary(history: History, prefix: str = "") -> tuple[Figure, list[Axes]]:
     """
     curves, classes = _curves(history, prefix)
     every = {stage for stages in curves.values() for stage in stages}
-    colors = stage_colors(
-        [*(s for s in STAGE_COLORS if s in every), *sorted(every - STAGE_COLORS.keys())]
-    )
+    colors = stage_colors(every)
     if not curves:
         figure = Figure(figsize=(4, 2), layout="constrained")
         axis = figure.subplots()
@@ -102,12 +100,10 @@ def _sheet(count: int) -> tuple[Figure, list[Axes]]:
 def _curves(history: History, prefix: str) -> tuple[dict[str, dict[str, _Rows]], dict[str, int]]:
     """The rows by measure and stage, and the number of classes that each stage has seen."""
     found: dict[str, dict[str, _Rows]] = {}
-    for key in history:
-        parts = key.removeprefix(prefix).split("/")
-        measure = "/".join(parts[:2])
-        ours = measure in MEASURES or parts[0] == "custom"
-        if key.startswith(prefix) and ours and len(parts) == 3 and history[key]:
-            found.setdefault(measure, {})[parts[2]] = history[key]
+    for text, key in keys_in(history, prefix):
+        ours = key.measure in MEASURES or key.group == "custom"
+        if ours and not key.layer and history[text]:
+            found.setdefault(key.measure, {})[key.stage] = history[text]
     classes = {
         stage: int(rows[-1].value)
         for stage, rows in found.get("nc0/classes_seen", {}).items()

@@ -52,19 +52,7 @@ def spectra(statistics: ClassStatistics, ax: Axes | None = None) -> tuple[Figure
     _curve(axis, within / unit, BLUE, r"$\Sigma_W$")
     plain(axis)
     if len(between) or len(within):
-        axis.set_xscale("log")
-        log_axis(axis)
-        axis.axvline(
-            max(1, ideal),
-            color=GRAY,
-            ls="--",
-            lw=1,
-            zorder=0,
-            label=f"{measure.at_collapse} = {ideal:g}",
-        )
-        axis.set_xlim(0.8, 1.25 * max(len(between), len(within), ideal))
-        axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axis.xaxis.set_minor_formatter(NullFormatter())
+        _furnish(axis, widest=max(len(between), len(within)), ideal=ideal, label=measure.at_collapse)
     else:
         note(axis, "all class means coincide, and no feature differs from its mean")
     relative = r" / tr $\Sigma_B$" if trace > 0 else ""
@@ -73,6 +61,17 @@ def spectra(statistics: ClassStatistics, ax: Axes | None = None) -> tuple[Figure
     if axis.get_legend_handles_labels()[0]:
         axis.legend(fontsize=8, frameon=False, loc="best")
     return figure, axis
+
+
+def _furnish(axis: Axes, widest: int, ideal: float, label: str) -> None:
+    """Logarithmic axes, and a line where the rank is at collapse."""
+    axis.set_xscale("log")
+    log_axis(axis)
+    collapsed = f"{label} = {ideal:g}"
+    axis.axvline(max(1, ideal), color=GRAY, ls="--", lw=1, zorder=0, label=collapsed)
+    axis.set_xlim(0.8, 1.25 * max(widest, ideal))
+    axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _curve(axis: Axes, values: np.ndarray, color: str, label: str) -> None:

@@ -8,25 +8,27 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from lightning_nc.functional import MEASURES
+from lightning_nc.values.stage import STAGES, in_order
 
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#E69F00", "#009E73", "#CC79A7"  # Okabe and Ito's palette,
 VERMILION, SKY, BLACK = "#D55E00", "#56B4E9", "#000000"  # less its yellow, which white paper swallows
 GRAY = "0.45"
 
-STAGE_COLORS = {"train": BLUE, "train_online": ORANGE, "val": GREEN, "test": PURPLE}
+_STAGES = (BLUE, ORANGE, GREEN, PURPLE)  # of the lines of the table
 NAMED_CLASSES = 25  # with more classes than this their names do not fit along an axis
 
 
-def stage_colors(stages: Iterable[str]) -> dict[str, str]:
-    """A color for each stage: the same in every figure for the usual four.
+def stage_colors(names: Iterable[str]) -> dict[str, str]:
+    """A color for each stage, in the order in which they are shown; the same in every figure.
 
     Example:
-        >>> stage_colors(["val", "val_1"])
+        >>> stage_colors(["val_1", "val"])
         {'val': '#009E73', 'val_1': '#D55E00'}
     """
-    stages, rest = list(dict.fromkeys(stages)), (VERMILION, SKY, BLACK)
-    others = [stage for stage in stages if stage not in STAGE_COLORS]
-    return {s: STAGE_COLORS.get(s) or rest[others.index(s) % len(rest)] for s in stages}
+    ordered = in_order(names)
+    of_table = dict(zip([stage.name for stage in STAGES], _STAGES, strict=False))
+    others, rest = [n for n in ordered if n not in of_table], (VERMILION, SKY, BLACK)
+    return {n: of_table.get(n) or rest[others.index(n) % len(rest)] for n in ordered}
 
 
 def at_collapse(key: str) -> str:

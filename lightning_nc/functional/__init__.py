@@ -1,5 +1,7 @@
 """Pure functions, one per formula: from values to a scalar tensor."""
 
+from lightning_nc.functional.counts import COUNTS as COUNTS
+from lightning_nc.functional.counts import Count as Count
 from lightning_nc.functional.decision import accuracy as accuracy
 from lightning_nc.functional.decision import count_decisions as count_decisions
 from lightning_nc.functional.decision import ncc_accuracy as ncc_accuracy
@@ -14,13 +16,13 @@ from lightning_nc.functional.geometry import etf_distance as etf_distance
 from lightning_nc.functional.geometry import log_distance_variation as log_distance_variation
 from lightning_nc.functional.geometry import max_angle as max_angle
 from lightning_nc.functional.nearest_center import nearest_class_center as nearest_class_center
+from lightning_nc.functional.spectrum import between_class_directions as between_class_directions
+from lightning_nc.functional.spectrum import between_class_whitening as between_class_whitening
 from lightning_nc.functional.table import MEASURES as MEASURES
-from lightning_nc.functional.table import Evidence as Evidence
 from lightning_nc.functional.table import Measure as Measure
 from lightning_nc.functional.table import evaluate as evaluate
 from lightning_nc.functional.table import select as select
-from lightning_nc.functional.variability import between_class_directions as between_class_directions
-from lightning_nc.functional.variability import between_class_whitening as between_class_whitening
+from lightning_nc.functional.table import values_of as values_of
 from lightning_nc.functional.variability import cdnv as cdnv
 from lightning_nc.functional.variability import pairwise_cdnv as pairwise_cdnv
 from lightning_nc.functional.variability import rank as rank
@@ -32,3 +34,5 @@ from lightning_nc.functional.variability import within_between_ratio as within_b
 from lightning_nc.functional.variability import (
     within_between_ratio_debiased as within_between_ratio_debiased,
 )
+from lightning_nc.values.evidence import ClassEvidence as ClassEvidence
+from lightning_nc.values.evidence import Evidence as Evidence

@@ -5,7 +5,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lightning_nc.functional.nearest_center import nearest_class_center
-from lightning_nc.values.statistics import ClassStatistics, Decisions, FeatureSample, UndefinedMeasure
+from lightning_nc.values.errors import UndefinedMeasure
+from lightning_nc.values.evidence import ClassEvidence
+from lightning_nc.values.sample import Decisions, FeatureSample
+from lightning_nc.values.statistics import ClassStatistics
 
 
 def count_decisions(
@@ -59,6 +62,36 @@ def count_decisions(
         compared=compared,
         mismatched=mismatched,
     )
+
+
+def decisions_of_own_rows(own: ClassEvidence, merged: ClassEvidence) -> Float[Tensor, " 6"]:
+    """Count the decisions on this rank's sample against the class means of all ranks.
+
+    Args:
+        own: What this rank has accumulated, sample and tallies included.
+        merged: What all ranks have accumulated.
+
+    Returns:
+        :class:`Decisions` as a vector, whose sum over the ranks is that of all rows.
+
+    Example:
+        >>> from lightning_nc.values import Tallies
+        >>> h, y = torch.tensor([[1.0], [3.0], [9.0], [11.0]]), torch.tensor([0, 0, 1, 1])
+        >>> sample = FeatureSample(h, y, predicted=torch.tensor([0, 1, 1, 1]), seen=4)
+        >>> tallies = Tallies(*torch.tensor([4, 3, 0, 0, 0]))
+        >>> stage = ClassEvidence(ClassStatistics.from_batch(h, y, 2), None, sample, tallies)
+        >>> ncc_mismatch(Decisions(*decisions_of_own_rows(stage, stage)))
+        tensor(0.2500, dtype=torch.float64)
+    """
+    assert own.sample is not None
+    assert own.tallies is not None
+    return count_decisions(
+        own.sample,
+        merged.all_classes,
+        stands_for=own.all_classes.num_samples,
+        predicted=own.tallies.predicted,
+        correct=own.tallies.correct,
+    ).as_vector()
 
 
 def accuracy(decisions: Decisions) -> Float[Tensor, ""]:

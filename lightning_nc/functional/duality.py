@@ -8,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lightning_nc.functional.geometry import simplex_gram, unit
-from lightning_nc.values.statistics import ClassStatistics, LinearClassifier
+from lightning_nc.values.classifier import LinearClassifier
+from lightning_nc.values.statistics import ClassStatistics
 
 
 def self_duality(statistics: ClassStatistics, classifier: LinearClassifier) -> Float[Tensor, ""]:
@@ -96,10 +97,9 @@ def uniform_duality(statistics: ClassStatistics, classifier: LinearClassifier) -
         ValueError: If a class has no sample, or the shapes differ.
 
     Example:
-        >>> import torch
-        >>> h = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
-        >>> stats = ClassStatistics.from_batch(h, torch.tensor([0, 1]), num_classes=2)
-        >>> uniform_duality(stats, LinearClassifier(torch.tensor([[1.0, 0.0], [0.0, 1.0]])))
+        >>> from torch import arange, eye, tensor
+        >>> stats = ClassStatistics.from_batch(tensor([[1.0, 0.0], [-1.0, 0.0]]), arange(2), 2)
+        >>> uniform_duality(stats, LinearClassifier(eye(2)))
         tensor(0.5000, dtype=torch.float64)
 
     References:

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lightning_nc.values.statistics import Frame
+from lightning_nc.values.frame import Frame
 
 
 def equinorm(frame: Frame) -> Float[Tensor, ""]:

@@ -1,6 +1,6 @@
 """The nearest class center of each row: what NC4 compares the network with.
 
-Exact, and mostly without float64: on a CPU, float32 decides where its rounding cannot matter, and the
+Exact, and mostly without float64: float32 decides where its rounding cannot matter, and the
 label of a row spares the distances to all other centers where its own is near enough. At collapse
 that is everywhere.
 """
@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lightning_nc.values.precision import float32_products_are_exact
-from lightning_nc.values.statistics import FLOAT32_EPS, ClassStatistics
+from lightning_nc.values.precision import FLOAT32_EPS, float32_products_are_exact
+from lightning_nc.values.statistics import ClassStatistics
 
 _BLOCK_ENTRIES, _LEAST_ROWS = 2**20, 256
 
@@ -55,11 +55,10 @@ def nearest_class_center(
 
 
 def _suits_float32(statistics: ClassStatistics) -> bool:
-    """Where it is faster, and neither squares nor their differences leave its range."""
+    """Where its products are exact, and neither squares nor their differences leave its range."""
     means = statistics.means
     return (
-        means.device.type == "cpu"
-        and means.dtype == torch.float64
+        means.dtype == torch.float64
         and len(means) > 1
         and float32_products_are_exact(means.device)
         and 1e-15 < float(statistics.centered_means.norm()) < 1e15

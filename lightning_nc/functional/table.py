@@ -5,21 +5,17 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import cached_property
+from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from lightning_nc.dotted_path import import_function
-from lightning_nc.functional import decision, duality, geometry, variability
-from lightning_nc.values.statistics import (
-    ClassStatistics,
-    Decisions,
-    Frame,
-    LinearClassifier,
-    UndefinedMeasure,
-)
+from lightning_nc.functional import decision, duality, geometry, size, variability
+from lightning_nc.values.errors import UndefinedMeasure
+from lightning_nc.values.evidence import ClassEvidence, Evidence
+from lightning_nc.values.outcome import Fate, Outcome
 
 
 @dataclass(frozen=True)
@@ -28,14 +24,17 @@ class Measure:
 
     Attributes:
         key: The logged key, less the stage.
-        function: The formula. Its arguments are the attributes of :class:`Evidence` in ``needs``.
-        needs: What the function is given; the key is logged only where all of it is there.
+        function: The formula.
+        needs: What it is given, by the names in ``Evidence.parts``; the key is logged only where all
+            of it is there.
         summary: What it is, in a few words.
         at_collapse: The value at collapse as a text: a number, "C - 1", or "" where there is none.
         source: Who defined it.
         default: Whether it is logged without being asked for.
         min_classes: With fewer classes seen, the key is left out.
         headline: Its name where a single measure stands for the property: "NC1" to "NC4".
+        of_layers: Whether it says something of each layer, and not of the network as a whole.
+        is_custom: Whether it is a function of the user's own, which may fail in any way.
     """
 
     key: str
@@ -47,6 +46,8 @@ class Measure:
     default: bool = True
     min_classes: int = 2
     headline: str = ""
+    of_layers: bool = True
+    is_custom: bool = False
 
     def value_at_collapse(self, num_classes: int) -> float | None:
         """The value at collapse as a number, or None where there is none.
@@ -60,78 +61,6 @@ class Measure:
         return float(self.at_collapse) if self.at_collapse.replace(".", "").isdigit() else None
 
 
-@dataclass(frozen=True, eq=False)
-class Evidence:
-    """What a stage leaves for the measures, for the classes that it has seen.
-
-    Attributes:
-        statistics: Statistics of the seen classes only.
-        classifier: The rows of the seen classes only, or None if it is not known.
-        decisions: Counted decisions, or None if there is no sample.
-    """
-
-    statistics: ClassStatistics
-    classifier: LinearClassifier | None = None
-    decisions: Decisions | None = None
-
-    @classmethod
-    def of(
-        cls,
-        statistics: ClassStatistics,
-        classifier: LinearClassifier | None = None,
-        decisions: Decisions | None = None,
-    ) -> "Evidence":
-        """Leave out the unseen classes, from the statistics and from the classifier.
-
-        Args:
-            statistics: Statistics of all classes.
-            classifier: The classifier of all classes, if it is known.
-            decisions: Counted decisions, if there are any.
-
-        Returns:
-            The evidence for the classes with at least one sample.
-
-        Raises:
-            ValueError: If classifier and statistics differ in their number of classes.
-        """
-        seen = statistics.seen
-        if classifier is not None and classifier.num_classes != statistics.num_classes:
-            raise ValueError(
-                f"Expected a classifier with num_classes = {statistics.num_classes} rows, but got "
-                f"{classifier.num_classes}. Is num_classes what the last layer puts out?"
-            )
-        known = statistics.of_seen_classes
-        if known is not statistics and classifier is not None:
-            classifier = classifier.restrict(seen)
-        return cls(known, classifier, decisions)
-
-    @property
-    def network_decisions(self) -> Decisions | None:
-        """The counted decisions, where the network's own are known."""
-        known = self.decisions is not None and bool(self.decisions.predicted != 0)
-        return self.decisions if known else None
-
-    @property
-    def means_frame(self) -> Frame:
-        """The centered class means."""
-        return self.statistics.frame
-
-    @cached_property
-    def weights_frame(self) -> Frame | None:
-        """The rows of the classifier."""
-        return None if self.classifier is None else self.classifier.frame
-
-
-def num_samples(statistics: ClassStatistics) -> Int[Tensor, ""]:
-    """How many samples the figures of the stage rest on."""
-    return statistics.num_samples
-
-
-def classes_seen(statistics: ClassStatistics) -> Int[Tensor, ""]:
-    """How many classes have at least one sample: the C of every formula."""
-    return statistics.seen.sum()
-
-
 _PAPYAN = "Papyan, Han & Donoho 2020"
 _ZHU = "Zhu et al. 2021"
 _WU = "Wu & Papyan 2024"
@@ -140,14 +69,15 @@ _TABLE = (
     Measure(
         "nc0/accuracy", decision.accuracy, ("network_decisions",),
         "accuracy of the network on the same rows", "", _PAPYAN, min_classes=0,
+        of_layers=False,
     ),
     Measure(
-        "nc0/num_samples", num_samples, ("statistics",),
-        "samples that the figures rest on", "", "", min_classes=0,
+        "nc0/num_samples", size.num_samples, ("statistics",),
+        "samples that the figures rest on", "", "", min_classes=0, of_layers=False,
     ),
     Measure(
-        "nc0/classes_seen", classes_seen, ("statistics",),
-        "classes with at least one sample", "", "", min_classes=0,
+        "nc0/classes_seen", size.classes_seen, ("statistics",),
+        "classes with at least one sample", "", "", min_classes=0, of_layers=False,
     ),
     Measure(
         "nc1/within_between_pinv", variability.within_between_pinv, ("statistics",),
@@ -240,17 +170,18 @@ _TABLE = (
     ),
 )  # fmt: skip
 
-MEASURES: Mapping[str, Measure] = {measure.key: measure for measure in _TABLE}
+MEASURES: dict[str, Measure] = {measure.key: measure for measure in _TABLE}
 """The measures by their logged key, in the order of the dashboard."""
 
 
-def select(names: Iterable[str]) -> tuple[Measure, ...]:
-    """The measures that a list of names asks for.
+def select(names: Iterable[str], evidence: type[Evidence] = ClassEvidence) -> tuple[Measure, ...]:
+    """The measures that a list of names asks for, of those that a kind of task has the evidence for.
 
     Args:
         names: Keys (``nc1/cdnv``), globs (``nc2/*``), ``default``, or a function by its dotted path,
-            whose parameters are named like the attributes of :class:`Evidence`; it is logged under
+            whose parameters are named like the ``parts`` of the evidence; it is logged under
             ``custom/`` and its name.
+        evidence: What the task leaves.
 
     Returns:
         The measures, each once, in the order of the table; functions of one's own after them.
@@ -265,82 +196,88 @@ def select(names: Iterable[str]) -> tuple[Measure, ...]:
     names = [names] if isinstance(names, str) else list(names)
     if not names:
         raise ValueError("Expected at least one measure, but got none. Use ['default'].")
+    table = {key: m for key, m in MEASURES.items() if set(m.needs) <= set(evidence.parts)}
     chosen: dict[str, Measure] = {}
     for name in names:
         if name == "default":
-            found = [m for m in _TABLE if m.default]
+            found = [measure for measure in table.values() if measure.default]
         else:
-            found = [MEASURES[key] for key in fnmatch.filter(MEASURES, name)]
+            found = [table[key] for key in fnmatch.filter(table, name)]
             if not found and "/" not in name and "." in name:
-                found = [_from_function(name)]
+                found = [_from_function(name, evidence.parts)]
         if not found:
-            near = get_close_matches(name, ["default", *MEASURES], n=3, cutoff=0.4)
-            raise ValueError(
-                "Expected measures to name logged keys, globs of them, 'default' or functions by "
-                f"dotted path, but got {name!r}. "
-                + (f"Did you mean {' or '.join(map(repr, near))}?" if near else "")
-            )
+            raise _unknown(name, table)
         chosen.update((measure.key, measure) for measure in found)
     order = {key: i for i, key in enumerate(MEASURES)}
     return tuple(sorted(chosen.values(), key=lambda m: order.get(m.key, len(order))))
 
 
-def evaluate(
-    measures: Iterable[Measure], evidence: Evidence
-) -> tuple[dict[str, Float[Tensor, ""]], dict[str, str]]:
+def _unknown(name: str, table: Iterable[str]) -> ValueError:
+    near = get_close_matches(name, ["default", *table], n=3, cutoff=0.4)
+    return ValueError(
+        "Expected measures to name logged keys, globs of them, 'default' or functions by dotted path, "
+        f"but got {name!r}. " + (f"Did you mean {' or '.join(map(repr, near))}?" if near else "")
+    )
+
+
+def evaluate(measures: Iterable[Measure], evidence: Evidence) -> dict[str, Outcome]:
     """Compute measures.
 
-    A key whose inputs are not there is left out silently; one without meaning on these data is left
-    out with a reason; one that does not come out finite, or whose decomposition does not converge, is
-    NaN with a reason.
+    A measure whose evidence is missing has no outcome; one without meaning on these data is left out
+    with a reason; one that does not come out finite, or whose decomposition does not converge, is NaN
+    with a reason.
 
     Args:
         measures: What to compute.
         evidence: What to compute it from.
 
     Returns:
-        The values by key, as scalars, and the reasons by key.
+        Outcomes by key.
 
     Example:
+        >>> from lightning_nc import ClassStatistics
         >>> h = torch.tensor([[1.0, 0.0], [3.0, 0.0], [0.0, 5.0], [0.0, 5.0]])
         >>> stats = ClassStatistics.from_batch(h, torch.tensor([0, 0, 1, 1]), num_classes=2)
-        >>> values, reasons = evaluate(select(["nc1/cdnv", "nc2/means_*"]), Evidence.of(stats))
-        >>> values
-        {'nc1/cdnv': tensor(0.0172, dtype=torch.float64)}
-        >>> reasons["nc2/means_equinorm"]
+        >>> outcomes = evaluate(select(["nc1/cdnv", "nc2/means_*"]), ClassEvidence.of(stats))
+        >>> outcomes["nc1/cdnv"].value
+        tensor(0.0172, dtype=torch.float64)
+        >>> outcomes["nc2/means_equinorm"].reason
         'needs at least 3 classes with samples, and there are 2'
     """
-    values: dict[str, Tensor] = {}
-    reasons: dict[str, str] = {}
-    statistics = evidence.statistics
+    outcomes = {}
     for measure in measures:
-        inputs = [getattr(evidence, name) for name in measure.needs]
-        if any(value is None for value in inputs):
-            continue
-        if statistics.num_classes < measure.min_classes:
-            reasons[measure.key] = (
-                f"needs at least {measure.min_classes} classes with samples, "
-                f"and there are {statistics.num_classes}"
-            )
-            continue
-        try:
-            value = _scalar(measure.function(*inputs), statistics.means)
-        except UndefinedMeasure as undefined:
-            reasons[measure.key] = str(undefined)
-            continue
-        except Exception as failure:
-            # of ours a decomposition can fail to converge; a user's function can do anything
-            if not (measure.key.startswith("custom/") or isinstance(failure, torch.linalg.LinAlgError)):
-                raise
-            value = torch.full_like(statistics.within_trace, torch.nan)
-            reasons[measure.key] = f"NaN, because it failed: {type(failure).__name__}: {failure}"
-        if not bool(value.isfinite()):
-            value = torch.full_like(value, torch.nan)
-            reasons.setdefault(
-                measure.key, "NaN: class means or classifier rows coincide, vanish or overflow"
-            )
-        values[measure.key] = value
-    return values, reasons
+        inputs = [evidence.part(name) for name in measure.needs]
+        if all(part is not None for part in inputs):
+            outcomes[measure.key] = _outcome(measure, inputs, evidence)
+    return outcomes
+
+
+def values_of(outcomes: Mapping[str, Outcome]) -> dict[str, Float[Tensor, ""]]:
+    """The values of those that have one, NaN included, by key."""
+    return {key: o.value for key, o in outcomes.items() if o.value is not None}
+
+
+def _outcome(measure: Measure, inputs: Iterable[Any], evidence: Evidence) -> Outcome:
+    seen = evidence.num_classes
+    if seen is not None and seen < measure.min_classes:
+        few = f"needs at least {measure.min_classes} classes with samples, and there are {seen}"
+        return Outcome(None, Fate.FEW_CLASSES, few)
+    zero = evidence.zero
+    nan = torch.full_like(zero, torch.nan)
+    try:
+        value = _scalar(measure.function(*inputs), zero)
+    except UndefinedMeasure as undefined:
+        return Outcome(None, Fate.LEFT_OUT, str(undefined))
+    except Exception as failure:
+        # of ours a decomposition can fail to converge; a user's function can do anything
+        if not (measure.is_custom or isinstance(failure, torch.linalg.LinAlgError)):
+            raise
+        failed = f"because it failed: {type(failure).__name__}: {failure}"
+        return Outcome(nan, Fate.NAN, failed)
+    if not bool(value.isfinite()):
+        coincide = "class means or classifier rows coincide, vanish or overflow"
+        return Outcome(nan, Fate.NAN, coincide)
+    return Outcome(value)
 
 
 def _scalar(value: Tensor | float, like: Tensor) -> Float[Tensor, ""]:
@@ -350,13 +287,11 @@ def _scalar(value: Tensor | float, like: Tensor) -> Float[Tensor, ""]:
     return scalar
 
 
-def _from_function(path: str) -> Measure:
+def _from_function(path: str, known: tuple[str, ...]) -> Measure:
     function, name = import_function(path, "measures"), path.rpartition(".")[2]
     needs = tuple(inspect.signature(function).parameters)
-    known = (
-        "statistics", "classifier", "decisions", "network_decisions", "means_frame", "weights_frame",
-    )  # fmt: skip
     if not needs or not set(needs) <= set(known):
         raise ValueError(f"Expected the parameters of {path} to be among {known}, but got {needs}.")
     summary = (inspect.getdoc(function) or name).splitlines()[0]
-    return Measure(f"custom/{name}", function, needs, summary, "", path, default=False)
+    key = f"custom/{name}"
+    return Measure(key, function, needs, summary, "", path, default=False, is_custom=True)

@@ -12,72 +12,17 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lightning_nc.functional.geometry import off_diagonal
-from lightning_nc.stream.products import trace_along
-from lightning_nc.values.statistics import FLOAT32_EPS, ClassStatistics, UndefinedMeasure
-
-
-def between_class_directions(
-    statistics: ClassStatistics,
-) -> tuple[Float[Tensor, " r"], Float[Tensor, "r d"]]:
-    r"""The directions in which the class means differ: a thin SVD of the centered means.
-
-    A direction counts when its singular value exceeds what rounding the (uncentered) class means to
-    float32 can make, :math:`\epsilon_{32} \|[\mu_1 \dots \mu_C]\|_F`, a bound on the spectral norm of
-    such a perturbation. A bottleneck of width 4 under 10 classes thus gives rank 4.
-
-    Args:
-        statistics: Statistics in which every class has at least one sample.
-
-    Returns:
-        The r singular values of the C x d matrix of centered means in descending order, and the
-        orthonormal right singular vectors as rows.
-
-    Raises:
-        ValueError: If a class has no sample.
-
-    Example:
-        >>> h = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
-        >>> stats = ClassStatistics.from_batch(h, torch.tensor([0, 1]), num_classes=2)
-        >>> between_class_directions(stats)[0]
-        tensor([1.4142], dtype=torch.float64)
-    """
-    singular_values, directions = statistics.centered_means_svd
-    counted = singular_values > statistics.means_rounding
-    return singular_values[counted], directions[counted]
-
-
-def between_class_whitening(statistics: ClassStatistics) -> Float[Tensor, "k d"]:
-    r"""Rows P with :math:`P^\top P = (M^\top M)^+`, along which a spread is relative to the means' own.
-
-    With the thin SVD :math:`M = U S V^\top` of the centered means, :math:`P = S^{-1} V^\top` up to a
-    rotation of its rows, of the directions that count (:func:`between_class_directions`); by Cholesky
-    factors where all of them count.
-
-    Args:
-        statistics: Statistics in which every class has at least one sample.
-
-    Returns:
-        P; no row if all class means coincide.
-
-    Raises:
-        ValueError: If a class has no sample.
-
-    Example:
-        >>> h = torch.tensor([[2.0, 0.0], [-2.0, 0.0]])
-        >>> stats = ClassStatistics.from_batch(h, torch.tensor([0, 1]), num_classes=2)
-        >>> P = between_class_whitening(stats)
-        >>> P.T @ P  # M'M is diag(8, 0)
-        tensor([[0.1250, 0.0000],
-                [0.0000, 0.0000]], dtype=torch.float64)
-    """
-    factor, m = statistics.centered_means_cholesky, statistics.frame.vectors
-    if factor is None:
-        singular_values, directions = between_class_directions(statistics)
-        return directions / singular_values[:, None]
-    if statistics.num_classes > statistics.num_features:
-        identity = torch.eye(len(factor), dtype=factor.dtype, device=factor.device)
-        return torch.linalg.solve_triangular(factor, identity, upper=False)
-    return torch.cholesky_solve(m, factor)
+from lightning_nc.functional.spectrum import (
+    between_class_directions,
+    between_class_whitening,
+    centered_means_cholesky,
+    eigenvectors_above,
+    means_rounding,
+    trace_along,
+)
+from lightning_nc.values.errors import UndefinedMeasure
+from lightning_nc.values.precision import FLOAT32_EPS
+from lightning_nc.values.statistics import ClassStatistics
 
 
 def rank(statistics: ClassStatistics) -> Int[Tensor, ""]:
@@ -100,7 +45,7 @@ def rank(statistics: ClassStatistics) -> Int[Tensor, ""]:
         >>> rank(ClassStatistics.from_batch(h, torch.arange(3), num_classes=3))
         tensor(1)
     """
-    if statistics.centered_means_cholesky is not None:
+    if centered_means_cholesky(statistics) is not None:
         counted = min(statistics.num_classes - 1, statistics.num_features)
     else:
         counted = len(between_class_directions(statistics)[0])
@@ -299,12 +244,11 @@ def variability_collapse_index(statistics: ClassStatistics) -> Float[Tensor, ""]
     statistics.require_all_seen()
     share = statistics.counts.to(statistics.means) / statistics.num_samples
     weighted = (statistics.means - share @ statistics.means) * share.sqrt()[:, None]
-    values, vectors = torch.linalg.eigh(statistics.within_covariance + weighted.T @ weighted)
-    # below these lies what float32 makes of the means and of the scatter, and what eigh makes
-    of_means = statistics.means_rounding.square() / statistics.num_classes
+    # below these lies what float32 makes of the means and of the scatter
+    of_means = means_rounding(statistics).square() / statistics.num_classes
     of_scatter = FLOAT32_EPS * statistics.within_trace
-    of_eigh = len(values) * torch.finfo(values.dtype).eps * values[-1]
-    kept = values > torch.stack([of_means, of_scatter, of_eigh]).max()
-    explained = ((weighted @ vectors[:, kept]).square().sum(0) / values[kept]).sum()
+    total = statistics.within_covariance + weighted.T @ weighted
+    values, vectors = eigenvectors_above(torch.maximum(of_means, of_scatter), total)
+    explained = ((weighted @ vectors).square().sum(0) / values).sum()
     degrees = min(statistics.num_features, statistics.num_classes - 1)
     return 1 - explained / degrees

@@ -6,8 +6,9 @@ from typing import Any
 
 from lightning_nc.functional.table import MEASURES, Measure
 from lightning_nc.values.history import History, Logged
+from lightning_nc.values.key import Key, keys_in
+from lightning_nc.values.stage import in_order
 
-STAGES = ("train", "train_online", "val", "test")
 _TREND_OVER = 5
 _STEADY = 0.05
 
@@ -31,15 +32,15 @@ def layout(keys: Iterable[str], prefix: str = "") -> dict[str, dict[str, list[ob
     charts: dict[str, dict[str, list[object]]] = {"Neural collapse": {}}
     for measure in measures:
         if measure.headline or measure.key == "nc0/accuracy":
-            title = f"{measure.headline} {measure.key.partition('/')[2]}".strip()
+            title = f"{measure.headline} {Key(measure.key).name}".strip()
             charts["Neural collapse"][title] = _chart(measure.key, prefix)
     # the terminal phase begins where the accuracy is 1: it comes last among the headlines
     if "accuracy" in charts["Neural collapse"]:
         charts["Neural collapse"]["accuracy"] = charts["Neural collapse"].pop("accuracy")
     for measure in measures:
-        group, name = measure.key.split("/")
-        category = charts.setdefault(f"Neural collapse: all of {group.upper()}", {})
-        category[name] = _chart(measure.key, prefix)
+        key = Key(measure.key)
+        category = charts.setdefault(f"Neural collapse: all of {key.group.upper()}", {})
+        category[key.name] = _chart(measure.key, prefix)
     return charts
 
 
@@ -70,7 +71,7 @@ def card(history: History, prefix: str = "") -> str:
     """
     found = stages_of(history, prefix)
     by_measure = {
-        measure: {stage: history[f"{prefix}{measure.key}/{stage}"] for stage in found}
+        measure: {s: history[str(Key(measure.key, s, prefix=prefix))] for s in found}
         for measure in MEASURES.values()
     }
     rows = {measure: values for measure, values in by_measure.items() if any(values.values())}
@@ -103,11 +104,10 @@ def headlines(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         {'NC1 val': 0.25}
     """
     short = {}
-    for key, value in values.items():
-        measure, _, stage = key.removeprefix(prefix).rpartition("/")
-        headline = MEASURES[measure].headline if measure in MEASURES else ""
-        if headline:
-            short[f"{prefix}{headline} {stage}"] = value
+    for text, key in keys_in(values, prefix):
+        headline = MEASURES[key.measure].headline if key.measure in MEASURES else ""
+        if headline and not key.layer:
+            short[f"{prefix}{headline} {key.stage}"] = values[text]
     return short
 
 
@@ -118,9 +118,7 @@ def stages_of(history: History, prefix: str = "") -> list[str]:
         >>> stages_of(History().extended(0, 0, {"nc1/cdnv/val_1": 1.0, "nc1/cdnv/train/neck": 1.0}))
         ['train', 'val_1']
     """
-    keys = (key.removeprefix(prefix).split("/") for key in history if key.startswith(prefix))
-    found = dict.fromkeys(parts[2] for parts in keys if len(parts) > 2)
-    return sorted(found, key=lambda s: (STAGES.index(s) if s in STAGES else len(STAGES), s))
+    return in_order(key.stage for _, key in keys_in(history, prefix))
 
 
 def _row(measure: Measure, values: list[tuple[Logged, ...]]) -> str:

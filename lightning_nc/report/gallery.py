@@ -6,18 +6,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from lightning_nc.report.album import Album
-from lightning_nc.report.dashboard import card, layout, stages_of
-from lightning_nc.report.writers import (
-    axis,
-    log_animation,
-    log_card,
-    log_figure,
-    log_layout,
-    takes_figures,
-    to_each,
-)
+from lightning_nc.report.dashboard import card, layout
+from lightning_nc.report.scalars import axis, takes_figures
+from lightning_nc.report.writers import FileWriter, to_each, writer_for
+from lightning_nc.values.evidence import ClassEvidence, Evidence
 from lightning_nc.values.history import History
-from lightning_nc.values.statistics import Accumulated
+from lightning_nc.values.stage import Stage
 
 AFFORDED = 0.1
 """The share of a run's time that drawing may take, apart from the first and the last epoch."""
@@ -71,21 +65,21 @@ class Gallery:
             return
         self._has_layout = True
         charts = layout(self._keys, self._prefix)
-        to_each(trainer.loggers, lambda logger: log_layout(logger, charts), self._say)
+        self._each(trainer, lambda writer: writer.layout(charts))
 
-    def show_stage(self, trainer: Any, stage: str, accumulated: Accumulated, in_training: bool) -> None:
+    def show_stage(self, trainer: Any, stage: Stage, evidence: Evidence) -> None:
         """The pictures of one stage.
 
         Args:
             trainer: The Trainer.
             stage: The stage.
-            accumulated: What it has come to.
-            in_training: Whether the stage ends with the training epoch.
+            evidence: What it has come to.
         """
-        step = axis(trainer, epoch_is_over=in_training)
+        step = axis(trainer, stage.ends_epoch)
+        drawn = evidence.to("cpu") if isinstance(evidence, ClassEvidence) else evidence
         with self._timed():
-            for key, figure in self._album.of_stage(stage, accumulated.to("cpu")):
-                self._each(trainer, log_figure, key, figure, step)
+            for key, figure in self._album.of_stage(stage.name, drawn):
+                self._figure(trainer, key, figure, step)
 
     def show_run(
         self, trainer: Any, history: History, layers: Sequence[str], is_last: bool = False
@@ -98,14 +92,15 @@ class Gallery:
             layers: The measured layers.
             is_last: Whether the run ends here: the animations are made.
         """
-        step, stages = axis(trainer, epoch_is_over=True), stages_of(history, self._prefix)
+        step = axis(trainer, ends_epoch=True)
         with self._timed():
-            for key, figure in self._album.of_run(history, stages, layers):
-                self._each(trainer, log_figure, key, figure, step)
-            name = f"{self._prefix}neural_collapse"
-            self._each(trainer, log_card, name, card(history, self._prefix), step)
+            for key, figure in self._album.of_run(history, layers):
+                self._figure(trainer, key, figure, step)
+            name, words = f"{self._prefix}neural_collapse", card(history, self._prefix)
+            if words:
+                self._each(trainer, lambda writer: writer.text(name, words, step))
             for key, gif in self._album.animations() if is_last else ():
-                self._each(trainer, log_animation, key, gif, step)
+                self._animation(trainer, key, gif, step)
 
     @contextmanager
     def _timed(self) -> Iterator[None]:
@@ -115,5 +110,11 @@ class Gallery:
         finally:
             self._spent += time.monotonic() - start
 
-    def _each(self, trainer: Any, write: Callable[..., None], *content: Any) -> None:
-        to_each(trainer.loggers, lambda logger: write(logger, *content), self._say)
+    def _figure(self, trainer: Any, key: str, figure: Any, step: int) -> None:
+        self._each(trainer, lambda writer: writer.figure(key, figure, step))
+
+    def _animation(self, trainer: Any, key: str, gif: bytes, step: int) -> None:
+        self._each(trainer, lambda writer: writer.animation(key, gif, step))
+
+    def _each(self, trainer: Any, write: Callable[[FileWriter], None]) -> None:
+        to_each(trainer.loggers, lambda logger: write(writer_for(logger)), self._say)

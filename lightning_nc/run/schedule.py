@@ -96,3 +96,22 @@ class Schedule:
         """Go on where a checkpoint stopped."""
         measured_in = state.get("measured_in", {})
         self._measured_in = {str(stage): int(epoch) for stage, epoch in measured_in.items()}
+
+
+def is_last_epoch(trainer: Any) -> bool:
+    """Whether this epoch is known to be the last.
+
+    Args:
+        trainer: The Trainer, in a fit.
+
+    Returns:
+        By the largest number of epochs or of steps, or by a wish to stop that is granted: not before
+        the least number of epochs and steps.
+    """
+    enough_epochs = trainer.current_epoch + 1 >= (trainer.min_epochs or 0)
+    may_stop = enough_epochs and trainer.global_step >= (trainer.min_steps or 0)
+    return (
+        trainer.current_epoch + 1 == trainer.max_epochs
+        or (trainer.should_stop and may_stop)
+        or 0 <= trainer.max_steps <= trainer.global_step
+    )

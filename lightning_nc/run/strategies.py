@@ -1,5 +1,6 @@
-"""Which of Lightning's strategies the callback was tested under, and what does not go with which."""
+"""Which of Lightning's strategies the callback was tested under, and what cannot be measured."""
 
+from inspect import signature
 from typing import Any
 
 _TESTED = {"SingleDeviceStrategy", "DDPStrategy", "FSDPStrategy", "ModelParallelStrategy"}
@@ -24,6 +25,22 @@ def refuse_frozen_pass(strategy: Any) -> None:
             f"{sharded[0]}: there a forward waits for all ranks, which may have different numbers of "
             "batches. Set frozen_every_n_epochs=0 and pass the training data as one more validation "
             "loader, which is measured in eval mode as well (stage val_1)."
+        )
+
+
+def refuse_hidden_batches(pl_module: Any) -> None:
+    """Raise where training fetches its batches by itself.
+
+    Args:
+        pl_module: The LightningModule.
+
+    Raises:
+        ValueError: If its training_step takes the loader's iterator.
+    """
+    if "dataloader_iter" in signature(pl_module.training_step).parameters:
+        raise ValueError(
+            "Expected a training_step that takes a batch, but got one that takes `dataloader_iter`, "
+            "whose batches nobody else sees. Set online=False to measure validation only."
         )
 
 

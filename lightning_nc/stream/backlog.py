@@ -6,8 +6,9 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-_ENTRIES = 2**21  # of features; twice as many, and as many rows, were no faster
-_MOST_ROWS = 4096
+from lightning_nc.stream.memory import entries_at_once
+
+_MOST_ROWS = 4096  # twice as many were no faster
 
 UNKNOWN = -1
 """Stands for a decision of the network that nobody has told."""
@@ -35,9 +36,10 @@ class Backlog:
 
     Args:
         num_features: d.
+        device: Where the rows are.
 
     Example:
-        >>> backlog = Backlog(num_features=2)
+        >>> backlog = Backlog(num_features=2, device=torch.device("cpu"))
         >>> rows = Rows(torch.ones(3, 2), torch.zeros(3, dtype=torch.long), torch.ones(3).long())
         >>> backlog.add(rows), backlog.add(rows)
         (True, True)
@@ -45,8 +47,8 @@ class Backlog:
         (torch.Size([6, 2]), 0)
     """
 
-    def __init__(self, num_features: int) -> None:
-        self.capacity = min(_MOST_ROWS, max(1, _ENTRIES // num_features))
+    def __init__(self, num_features: int, device: torch.device) -> None:
+        self.capacity = min(_MOST_ROWS, max(1, entries_at_once(device) // num_features))
         self._memory: Rows | None = None
         self._kind: list[tuple[torch.dtype, torch.device]] = []
         self._used = 0

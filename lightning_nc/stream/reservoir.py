@@ -3,6 +3,9 @@
 from typing import NamedTuple
 
 import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
 
 
 class Placement(NamedTuple):
@@ -89,3 +92,9 @@ class Reservoir:
         if total < 10**9:  # numpy's bound
             return int(self._generator.hypergeometric(self.seen, others, room))
         return int(self._generator.binomial(room, self.seen / total))
+
+
+def to_device(indices: np.ndarray, device: torch.device) -> Int[Tensor, " n"]:
+    """Indices from the host without waiting for the device, which pageable memory would do."""
+    host = torch.from_numpy(indices)
+    return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host

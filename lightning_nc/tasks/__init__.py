@@ -1,1 +1,31 @@
-"""What a label means: one class per kind of task."""
+"""What a label means: one class per kind of task, and the table of them."""
+
+from lightning_nc.tasks.multiclass import Binary as Binary
+from lightning_nc.tasks.multiclass import Multiclass as Multiclass
+from lightning_nc.tasks.task import Settings as Settings
+from lightning_nc.tasks.task import Task as Task
+
+TASKS: dict[str, type[Task]] = {"multiclass": Multiclass, "binary": Binary}
+"""The tasks by the name of the setting."""
+
+
+def make_task(name: str, settings: Settings) -> Task:
+    """The task of that name.
+
+    Args:
+        name: In :data:`TASKS`.
+        settings: What the user has chosen.
+
+    Returns:
+        The task.
+
+    Raises:
+        ValueError: If there is none.
+
+    Example:
+        >>> make_task("binary", Settings()).settings.num_classes
+        2
+    """
+    if name not in TASKS:
+        raise ValueError(f"Expected task to be one of {tuple(TASKS)}, but got {name!r}.")
+    return TASKS[name](settings)

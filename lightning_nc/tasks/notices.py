@@ -5,40 +5,58 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from lightning_nc.values.statistics import Accumulated, ClassStatistics, Tallies, summarize
+from lightning_nc.values.errors import summarize
+from lightning_nc.values.evidence import ClassEvidence
+from lightning_nc.values.outcome import Fate, Outcome
+from lightning_nc.values.sample import Tallies
+from lightning_nc.values.statistics import ClassStatistics
+
+_FATES = {Fate.NAN: "is NaN", Fate.LEFT_OUT: "left out", Fate.FEW_CLASSES: "left out"}
 
 
-class NeuralCollapseWarning(UserWarning):
-    """The data or settings are not what a measure needs; training is not affected."""
-
-
-def notices(accumulated: Accumulated, reasons: Mapping[str, str]) -> dict[str, str]:
+def notices(evidence: ClassEvidence, outcomes: Mapping[str, Outcome]) -> dict[str, str]:
     """Sentences on what was left out and why.
 
     Args:
-        accumulated: What the measures were computed from, all ranks together.
-        reasons: Why keys were left out or are NaN, by key.
+        evidence: What the measures were computed from, all ranks together.
+        outcomes: What has become of them, by key.
 
     Returns:
         Texts by the kind of notice, so that each kind can be said once.
     """
-    texts = {
-        **_about_rows(accumulated.tallies, accumulated.statistics.num_classes),
-        **_about_classes(accumulated.statistics),
-    }
-    if accumulated.statistics.means.dtype == torch.float32:
+    texts = {} if evidence.tallies is None else about_rows(evidence.tallies, evidence.all_classes)
+    texts |= _about_classes(evidence.all_classes)
+    if evidence.zero.dtype == torch.float32:
         texts["float32"] = (
             "This device has no float64: means and scatters are kept in float32, and NC1 loses digits "
             "near collapse. For exact values there, measure on another device."
         )
-    if "one_class" in texts:  # says it of all keys
-        reasons = {key: why for key, why in reasons.items() if not why.startswith("needs at least")}
-    for reason in dict.fromkeys(reasons.values()):
-        keys = [key for key, why in reasons.items() if why == reason]
-        fate = "is NaN" if reason.startswith("NaN") else "left out"
-        told = reason.removeprefix("NaN").lstrip(",: ")
-        texts[f"{fate}: {', '.join(keys)}"] = f"{', '.join(keys)} {fate}: {told}."
-    return texts
+    one_class = "one_class" in texts  # says it of all keys
+    told = {k: o for k, o in outcomes.items() if not (one_class and o.fate is Fate.FEW_CLASSES)}
+    return texts | about_outcomes(told)
+
+
+def about_outcomes(outcomes: Mapping[str, Outcome]) -> dict[str, str]:
+    """One sentence for each reason why keys have no value.
+
+    Args:
+        outcomes: By key.
+
+    Returns:
+        Texts by kind.
+
+    Example:
+        >>> about_outcomes({"nc1/cdnv": Outcome(None, Fate.LEFT_OUT, "no row was sampled")})
+        {'left out: nc1/cdnv': 'nc1/cdnv left out: no row was sampled.'}
+    """
+    together: dict[tuple[str, str], list[str]] = {}
+    for key, outcome in outcomes.items():
+        if outcome.fate in _FATES:
+            together.setdefault((_FATES[outcome.fate], outcome.reason), []).append(key)
+    return {
+        f"{fate}: {', '.join(keys)}": f"{', '.join(keys)} {fate}: {reason}."
+        for (fate, reason), keys in together.items()
+    }
 
 
 def rows_left_out(tallies: Tallies) -> str:
@@ -55,7 +73,8 @@ def rows_left_out(tallies: Tallies) -> str:
     return f" ({', '.join(parts)} were left out)" if parts else ""
 
 
-def _about_rows(tallies: Tallies, num_classes: int) -> dict[str, str]:
+def about_rows(tallies: Tallies, statistics: ClassStatistics) -> dict[str, str]:
+    """Sentences on rows that were left out, by kind."""
     texts = {}
     if tallies.non_finite:
         texts["non_finite"] = (
@@ -64,8 +83,8 @@ def _about_rows(tallies: Tallies, num_classes: int) -> dict[str, str]:
         )
     if tallies.out_of_range:
         texts["out_of_range"] = (
-            f"{_rows(tallies.out_of_range)} with a label outside [0, {num_classes}) left out. Is "
-            "num_classes too small, do the labels start at 1, or is ignore_index another value?"
+            f"{_rows(tallies.out_of_range)} with a label outside [0, {statistics.num_classes}) left "
+            "out. Is num_classes too small, do the labels start at 1, or is ignore_index another value?"
         )
     if tallies.fractional:
         texts["fractional"] = (

@@ -1,6 +1,18 @@
-"""What the user allows for products of float32 matrices; only read, never changed."""
+"""How many digits a device gives; what the user allows for products is only read, never changed."""
 
 import torch
+
+FLOAT32_EPS = torch.finfo(torch.float32).eps
+
+
+def accumulator_dtype(device: torch.device | str) -> torch.dtype:
+    """Dtype in which means and sums are kept: float64, but float32 where the device has none (MPS).
+
+    Example:
+        >>> accumulator_dtype("cpu")
+        torch.float64
+    """
+    return torch.float32 if torch.device(device).type == "mps" else torch.float64
 
 
 def float32_products_are_exact(device: torch.device) -> bool:

@@ -1,0 +1,156 @@
+"""The table of pictures: which there are, what each needs, and when it is drawn."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lightning_nc.figures.classes import class_profile
+from lightning_nc.figures.cosines import cosine_matrices
+from lightning_nc.figures.depth import depth_profile
+from lightning_nc.figures.plane import collapse_picture, largest_classes
+from lightning_nc.figures.sheet import summary
+from lightning_nc.figures.spectrum import spectra
+from lightning_nc.values.evidence import ClassEvidence, Evidence
+from lightning_nc.values.history import History
+
+Drawn = tuple[Figure, Any]
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the pictures of a run have in common.
+
+    Attributes:
+        class_names: Names of all classes, or None for their numbers.
+        classes: Those that are drawn in a plane; none: the largest three.
+        limit: Both axes of a plane run from -limit to limit, as in an animation; None: to fit.
+        layers: The measured layers, in their order.
+        stage: The stage.
+        prefix: What the logged keys begin with.
+    """
+
+    class_names: tuple[str, ...] | None = None
+    classes: tuple[int, ...] = ()
+    limit: float | None = None
+    layers: tuple[str, ...] = ()
+    stage: str = ""
+    prefix: str = ""
+
+    def names_of_seen(self, evidence: ClassEvidence) -> list[str] | None:
+        """The names of the classes seen."""
+        if self.class_names is None:
+            return None
+        return [self.class_names[i] for i in evidence.all_classes.seen.nonzero().flatten().tolist()]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One line of the table.
+
+    Attributes:
+        name: As it is logged.
+        draw: From evidence (or the history), a :class:`Look` and axes or None, to figure and axes.
+        needs: Parts of the evidence; the picture is drawn only where all of them are there.
+        when: "stage": of each stage from its evidence; "run": of the run's history; "layers": likewise,
+            for each stage, where layers are measured.
+        animated: Whether its frames become an animation over the run.
+        takes_axes: Whether it can be drawn into given axes.
+        min_classes: With fewer classes seen, it is left out.
+    """
+
+    name: str
+    draw: Callable[[Any, Look, Axes | None], Drawn]
+    needs: tuple[str, ...] = ()
+    when: Literal["stage", "run", "layers"] = "stage"
+    animated: bool = False
+    takes_axes: bool = False
+    min_classes: int = 2
+
+    def suits(self, evidence: Evidence) -> bool:
+        """Whether the evidence has all that it needs."""
+        enough = evidence.num_classes is None or evidence.num_classes >= self.min_classes
+        return enough and all(evidence.part(name) is not None for name in self.needs)
+
+
+def draw(name: str, evidence: Evidence, look: Look | None = None, ax: Axes | None = None) -> Drawn:
+    """The picture of that name.
+
+    Args:
+        name: One of a stage in :data:`PICTURES`.
+        evidence: What the stage has left.
+        look: What pictures of a run have in common.
+        ax: Draw into these axes, where it has a single one.
+
+    Returns:
+        The figure and its axes.
+
+    Raises:
+        ValueError: If there is no such picture, or it does not go into given axes.
+
+    Example:
+        >>> import torch
+        >>> from lightning_nc import ClassStatistics
+        >>> statistics = ClassStatistics.from_batch(torch.eye(3), torch.arange(3), num_classes=3)
+        >>> figure, axes = draw("cosines", ClassEvidence.of(statistics))
+        >>> len(axes)
+        2
+    """
+    known = [p.name for p in PICTURES.values() if p.when == "stage" and (ax is None or p.takes_axes)]
+    if name not in known:
+        where = "" if ax is None else " (with ax)"
+        listed = ", ".join(map(repr, known))
+        raise ValueError(f"Expected picture to be one of {listed}{where}, but got {name!r}.")
+    return PICTURES[name].draw(evidence, look or Look(), ax)
+
+
+def _cosines(evidence: ClassEvidence, look: Look, ax: Axes | None) -> Drawn:
+    names = look.names_of_seen(evidence)
+    return cosine_matrices(evidence.means_frame, evidence.weights_frame, names, ax=ax)
+
+
+def _plane(evidence: ClassEvidence, look: Look, ax: Axes | None) -> Drawn:
+    assert evidence.sample is not None
+    sample = evidence.sample.valid()
+    return collapse_picture(
+        sample.features,
+        sample.target,
+        evidence.all_classes.means,
+        evidence.statistics.global_mean,
+        evidence.head,
+        look.classes or largest_classes(evidence.all_classes),
+        look.class_names,
+        ax=ax,
+        limit=look.limit,
+    )
+
+
+def _spectra(evidence: ClassEvidence, look: Look, ax: Axes | None) -> Drawn:
+    return spectra(evidence.statistics, ax=ax)
+
+
+def _classes(evidence: ClassEvidence, look: Look, ax: Axes | None) -> Drawn:
+    return class_profile(evidence.statistics, evidence.classifier, look.names_of_seen(evidence))
+
+
+def _summary(history: History, look: Look, ax: Axes | None) -> Drawn:
+    return summary(history, look.prefix)
+
+
+def _depth(history: History, look: Look, ax: Axes | None) -> Drawn:
+    return depth_profile(history, look.stage, look.layers, prefix=look.prefix)
+
+
+_TABLE = (
+    Picture("cosines", _cosines, needs=("means_frame",), takes_axes=True),
+    Picture("plane", _plane, needs=("statistics", "sample"), animated=True, takes_axes=True),
+    Picture("spectra", _spectra, needs=("statistics",), takes_axes=True),
+    Picture("classes", _classes, needs=("statistics",)),
+    Picture("summary", _summary, when="run"),
+    Picture("depth", _depth, when="layers"),
+)
+
+PICTURES: dict[str, Picture] = {picture.name: picture for picture in _TABLE}
+"""The pictures by name, in the order in which they are drawn."""

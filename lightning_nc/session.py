@@ -1,0 +1,262 @@
+"""One run of a Trainer under observation: when a stage is opened, measured, closed and reported."""
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lightning.pytorch.utilities import rank_zero_info
+from torch import nn
+
+from lightning_nc.report.album import check_names
+from lightning_nc.report.gallery import Gallery
+from lightning_nc.report.reporter import Reporter
+from lightning_nc.report.scalars import takes_figures
+from lightning_nc.report.voice import Voice
+from lightning_nc.run.frozen_pass import FrozenPass
+from lightning_nc.run.schedule import Schedule, is_last_epoch
+from lightning_nc.tasks import Task
+from lightning_nc.values import HEAD, Recorded, Stage, stage_of
+from lightning_nc.watch.capture import Places
+from lightning_nc.watch.watch import Watch
+
+PICTURES = "pictures"
+"""What the schedule knows pictures by."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the user has chosen, and what outlives a run.
+
+    Attributes:
+        task: What the labels mean.
+        places: Where there is something to measure.
+        schedule: In which epochs, or windows of steps.
+        reporter: Logs values, and holds the history.
+        voice: Says each thing once.
+        frozen_pass: The pass over the training data.
+        online: Whether the training forwards are measured.
+        frozen_every: Every so many epochs the frozen pass; 0: never.
+        figures_every: Every so many epochs pictures; 0: never.
+        max_rows_per_batch: At most this many rows of a batch enter.
+        class_names: Names of the classes, or None.
+        prefix: Put before every key.
+    """
+
+    task: Task
+    places: Places
+    schedule: Schedule
+    reporter: Reporter
+    voice: Voice
+    frozen_pass: FrozenPass
+    online: bool
+    frozen_every: int
+    figures_every: int
+    max_rows_per_batch: int | None
+    class_names: list[str] | None
+    prefix: str
+
+
+class Session:
+    """Joins what watches the network, what runs it and what reports.
+
+    Args:
+        plan: What to do.
+        network: The LightningModule.
+    """
+
+    def __init__(self, plan: Plan, network: nn.Module) -> None:
+        self._plan = plan
+        self._schedule, self._voice, self._reporter = plan.schedule, plan.voice, plan.reporter
+        self._watch = Watch(
+            network, plan.places, plan.task, self._voice.say, rank_zero_info, plan.max_rows_per_batch
+        )
+        self._gallery = Gallery(plan.reporter.measures, plan.prefix, plan.class_names, self._voice.say)
+        self._stepped = False
+        self._measures_online = self._measures_loop = False
+
+    def detach(self) -> None:
+        """Remove all hooks."""
+        self._watch.detach()
+
+    # Training, measured online
+
+    def start_training(self, trainer: Any, pl_module: Any) -> None:
+        """Take up the history, and check the frozen pass on one batch."""
+        self._reporter.resume_at(trainer)
+        self._watch.expect_anew()
+        self.start_epoch(trainer)
+        if self._plan.frozen_every:
+            self._run_frozen_pass(trainer, pl_module, max_batches=1)
+
+    def start_epoch(self, trainer: Any) -> None:
+        """Start the statistics of the training forwards."""
+        online = stage_of("fit")
+        self._watch.reset(online)
+        self._schedule.start_window(trainer.global_step)
+        due = self._schedule.has_windows or self._is_due(trainer, online)
+        self._measures_online = self._plan.online and due
+
+    def open_training_batch(self, trainer: Any, batch: Any) -> None:
+        """Find the labels, so that a batch without them is refused before it is trained on."""
+        online = stage_of("fit")
+        if self._plan.online and (self._measures_online or not self._stepped):
+            with self._harmless_batch(trainer, online):
+                self._watch.open(batch, online, first=not self._stepped)
+
+    def before_step(self, trainer: Any, pl_module: Any) -> None:
+        """Keep the classifier that the features met; before the first step, check the forward."""
+        online = stage_of("fit")
+        if not self._stepped and pl_module.automatic_optimization:
+            self._watch.ask(online, first=True)
+            if self._watch.num_classes is not None:
+                check_names(self._plan.class_names, self._watch.num_classes)
+            self._note_first_step()
+        if self._measures_online:
+            with self._harmless_batch(trainer, online):
+                self._watch.ask(online)
+
+    def close_training_batch(self, trainer: Any, pl_module: Any, outputs: Any) -> None:
+        """Add the batch's features; where a window of steps ends, log its measures."""
+        online, manual = stage_of("fit"), not pl_module.automatic_optimization
+        has_stepped = manual or self._watch.has_stepped
+        with self._harmless_batch(trainer, online):
+            looks = not self._stepped and bool(outputs or manual)
+            self._watch.close(online, adds=self._measures_online, needs_a_forward=looks)
+        if not self._stepped and has_stepped:
+            self._note_first_step()
+        if self._schedule.ends_window(trainer.global_step) and self._measures_online:
+            self._finish(trainer, pl_module, replace(online, ends_epoch=False))
+            self.start_epoch(trainer)
+
+    def end_training_epoch(self, trainer: Any, pl_module: Any) -> None:
+        """Log the epoch's measures, run the frozen pass where it is due, and draw the run."""
+        online, frozen = stage_of("fit"), stage_of("frozen")
+        windows = self._schedule.has_windows
+        if self._measures_online and not (windows and self._schedule.was_measured(online.name)):
+            self._finish(trainer, pl_module, online)
+            if windows:
+                self.start_epoch(trainer)
+        if self._plan.frozen_every and self._is_due(trainer, frozen):
+            self._measure_frozen(trainer, pl_module)
+        if self._draws(trainer):
+            with self._harmless(trainer, "Drawing the run"):
+                layers, is_last = self._watch.layers, is_last_epoch(trainer)
+                self._gallery.show_run(trainer, self._reporter.history, layers, is_last)
+            self._schedule.measured(PICTURES, trainer.current_epoch)
+
+    # Validation and test: a loop over loaders, each of them a stage
+
+    def start_loop(self, trainer: Any) -> None:
+        """Decide whether to measure a loop."""
+        fitting = trainer.state.fn == "fit"
+        self._measures_loop = not fitting or self._is_due(trainer, stage_of(_loop(trainer)))
+
+    def start_loaders(self, trainer: Any) -> None:
+        """Start the statistics of each loader."""
+        self._watch.reset(*_stages_of_loop(trainer))
+
+    def open_batch(self, trainer: Any, batch: Any, loader: int) -> None:
+        """Find the labels."""
+        if self._measures_loop:
+            stage = stage_of(_loop(trainer), loader)
+            with self._harmless_batch(trainer, stage):
+                self._watch.open(batch, stage)
+
+    def close_batch(self, trainer: Any, loader: int) -> None:
+        """Add the batch's features."""
+        if self._measures_loop:
+            stage = stage_of(_loop(trainer), loader)
+            with self._harmless_batch(trainer, stage):
+                self._watch.close(stage)
+
+    def end_loaders(self, trainer: Any, pl_module: Any) -> None:
+        """Log the measures of each loader."""
+        if self._measures_loop and not trainer.sanity_checking:
+            for stage in _stages_of_loop(trainer):
+                self._finish(trainer, pl_module, stage)
+
+    # One stage
+
+    def _is_due(self, trainer: Any, stage: Stage) -> bool:
+        return self._schedule.is_due(stage.name, trainer.current_epoch, is_last_epoch(trainer))
+
+    def _note_first_step(self) -> None:
+        """From here on, nothing that goes wrong in measuring is raised."""
+        self._stepped = True
+        self._watch.hold_errors()
+
+    def _run_frozen_pass(self, trainer: Any, pl_module: Any, max_batches: int | None = None) -> None:
+        frozen = stage_of("frozen")
+        self._watch.reset(frozen)
+        self._plan.frozen_pass.run(
+            trainer,
+            pl_module,
+            before=lambda batch: self._watch.open(batch, frozen),
+            after=lambda batch: self._watch.close(frozen),
+            max_batches=max_batches,
+        )
+
+    def _measure_frozen(self, trainer: Any, pl_module: Any) -> None:
+        frozen, complete = stage_of("frozen"), False
+        with self._harmless(trainer, "The frozen pass"):
+            self._run_frozen_pass(trainer, pl_module)
+            complete = True
+        if not complete:
+            self._watch.abandon(frozen)
+            self._voice.has_failed(f"Stage {frozen.name}")
+        self._finish(trainer, pl_module, frozen)
+
+    def _finish(self, trainer: Any, pl_module: Any, stage: Stage) -> None:
+        """Compute and log the values of a stage: on every rank, whatever its data."""
+        recorded: Recorded | None = None
+        with self._harmless(trainer, f"Stage {stage.name}"):
+            device, distributed = trainer.strategy.root_device, trainer.world_size > 1
+            recorded = self._watch.end(stage, device, distributed)
+        if recorded is not None and trainer.is_global_zero:
+            self._reporter.tell(stage, recorded, self._doubt())
+        with self._harmless(trainer, f"Logging stage {stage.name}"):
+            self._reporter.log(trainer, pl_module, stage, recorded)
+            self._schedule.measured(stage.name, trainer.current_epoch)
+        if recorded is not None:
+            self._show(trainer, stage, recorded)
+
+    def _show(self, trainer: Any, stage: Stage, recorded: Recorded) -> None:
+        self._gallery.hang(trainer)
+        if stage.loop == "fit" and self._plan.frozen_every:
+            return  # the frozen pass shows the same data, without the noise of training
+        if recorded.outcomes.get(HEAD) and self._draws(trainer):
+            with self._harmless(trainer, f"Drawing stage {stage.name}"):
+                self._gallery.show_stage(trainer, stage, recorded.evidence[HEAD])
+
+    def _draws(self, trainer: Any) -> bool:
+        if not self._plan.figures_every or not takes_figures(trainer):
+            return False
+        epoch, is_last = trainer.current_epoch, is_last_epoch(trainer)
+        due = trainer.state.fn != "fit" or self._schedule.is_due(PICTURES, epoch, is_last)
+        return due and self._gallery.affords(epoch, is_last)
+
+    def _doubt(self) -> str:
+        """Where the classes do not fit, the layer that was chosen may be the wrong one."""
+        if self._plan.places.classifier is not None:
+            return ""
+        return (
+            f" Or is {self._watch.classifier_name!r}, chosen as the last nn.Linear that ran, not the "
+            "classifier? Set `classifier`."
+        )
+
+    def _harmless_batch(self, trainer: Any, stage: Stage) -> AbstractContextManager[None]:
+        return self._harmless(trainer, f"A batch of {stage.name}")
+
+    def _harmless(self, trainer: Any, what: str) -> AbstractContextManager[None]:
+        """Before the first step an error is raised; after it, told once, and training goes on."""
+        begun = trainer.state.fn == "fit" and self._stepped
+        return self._voice.harmless(what, raises=not begun)
+
+
+def _loop(trainer: Any) -> str:
+    return "test" if trainer.testing else "validate"
+
+
+def _stages_of_loop(trainer: Any) -> list[Stage]:
+    loaders = trainer.num_test_batches if trainer.testing else trainer.num_val_batches
+    return [stage_of(_loop(trainer), i) for i in range(len(loaders))]

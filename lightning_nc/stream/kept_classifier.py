@@ -1,0 +1,88 @@
+"""The classifier that the features of a stage have met."""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from lightning_nc.values.classifier import LinearClassifier
+
+
+class KeptClassifier:
+    """A copy of W and b, in memory that is used again; of all ranks the lowest that has one sends it.
+
+    Example:
+        >>> kept = KeptClassifier()
+        >>> kept.keep(torch.eye(2), None)
+        >>> kept.value().weight.shape, kept.sizes
+        (torch.Size([2, 2]), (2, 2, 0))
+    """
+
+    size_names: ClassVar[tuple[str, ...]] = ("rows of W", "features", "biases")
+    once: ClassVar[bool] = True
+
+    def __init__(self) -> None:
+        self._weight = torch.empty(0, 0)
+        self._bias: Tensor | None = None
+        self.is_kept = False
+
+    def keep(self, weight: Tensor, bias: Tensor | None) -> None:
+        """Copy the classifier as it is now.
+
+        Args:
+            weight: W; one row is a binary head.
+            bias: b, or None.
+        """
+        with torch.inference_mode(False), torch.no_grad():
+            fits = self._weight.shape == weight.shape and (self._bias is None) == (bias is None)
+            if not fits or self._weight.device != weight.device:
+                self._weight = torch.empty_like(weight)
+                self._bias = None if bias is None else torch.empty_like(bias)
+            self._weight.copy_(weight)
+            if self._bias is not None and bias is not None:
+                self._bias.copy_(bias)
+        self.is_kept = True
+
+    def reset(self) -> None:
+        """Forget it, and keep the memory for another."""
+        self.is_kept = False
+
+    def value(self) -> LinearClassifier:
+        """The classifier, which later copies do not change."""
+        return LinearClassifier(self._weight, self._bias).snapshot()
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """Rows, width, and whether there is a bias."""
+        rows, width = self.value().weight.shape
+        return rows, width, int(self._bias is not None)
+
+    def sums(self) -> list[Tensor]:
+        """W and b."""
+        classifier = self.value()
+        return [classifier.weight, *([] if classifier.bias is None else [classifier.bias])]
+
+    def rest(self) -> list[Tensor]:
+        """Nothing: one rank has sent it all."""
+        return []
+
+    def around(self, sums: list[Tensor]) -> list[Tensor]:
+        """Nothing."""
+        return []
+
+    @classmethod
+    def blank(cls, sizes: tuple[int, ...], device: torch.device | str) -> "KeptClassifier":
+        """What a rank without a classifier brings in the place of one."""
+        rows, width, has_bias = sizes[:3]
+        kept = cls()
+        kept._weight = torch.zeros(rows, width, device=device)
+        kept._bias = torch.zeros(rows, device=device) if has_bias else None
+        return kept
+
+    @classmethod
+    def of(cls, classifier: LinearClassifier | None) -> "KeptClassifier":
+        """A copy of a classifier, if there is one."""
+        kept = cls()
+        if classifier is not None:
+            kept.keep(classifier.weight, classifier.bias)
+        return kept

@@ -1,0 +1,144 @@
+"""One class for each row; with a binary head, two."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor
+
+from lightning_nc.stream.accumulator import Encoded
+from lightning_nc.stream.class_accumulator import ClassAccumulator
+from lightning_nc.tasks.notices import notices
+from lightning_nc.tasks.task import Task
+from lightning_nc.values.evidence import ClassEvidence, Evidence
+from lightning_nc.values.outcome import Outcome
+
+
+@dataclass(frozen=True)
+class Multiclass(Task):
+    """Whole numbers in [0, C).
+
+    Example:
+        >>> encoded = Multiclass().of(num_classes=3).encode(torch.tensor([2, -100, 7]))
+        >>> encoded.label.tolist(), encoded.counts.tolist()
+        ([2, 0, 0], [True, False, False])
+    """
+
+    evidence: ClassVar = ClassEvidence
+
+    def of(self, num_classes: int) -> "Multiclass":
+        """The same task, for so many classes."""
+        return replace(self, settings=replace(self.settings, num_classes=num_classes))
+
+    def sizes(self, num_features: int, num_rows: int) -> tuple[int, int]:
+        """C and d.
+
+        Args:
+            num_features: d.
+            num_rows: The rows of the classifier; a single one stands for two classes.
+
+        Returns:
+            The sizes of an accumulator.
+
+        Raises:
+            ValueError: If the classifier has other rows than the settings have classes.
+        """
+        rows = max(2, num_rows)
+        num_classes = self.settings.num_classes or rows
+        if num_classes != rows:
+            raise ValueError(
+                f"Expected a classifier with num_classes = {num_classes} rows, but got "
+                f"{num_rows}. Leave num_classes out to take the classifier's rows, or name "
+                "another layer as `classifier`."
+            )
+        return num_classes, num_features
+
+    def accumulator(self, sizes: tuple[int, ...], device: torch.device | str) -> ClassAccumulator:
+        """A blank accumulator of classes."""
+        num_classes, num_features = sizes[:2]
+        s = self.settings
+        return ClassAccumulator(
+            num_classes, num_features, self.of(num_classes), s.covariance, s.sample_rows, s.seed, device
+        )
+
+    def require(self, target: Shaped[Tensor, " B"]) -> None:
+        """Raise a ValueError for floats that are not whole numbers.
+
+        Args:
+            target: Labels, one per row.
+
+        Raises:
+            ValueError: If there are any.
+        """
+        if target.is_floating_point() and not _whole(target):
+            raise ValueError(
+                "Expected integer class labels, but got floats that are not whole numbers, such as "
+                f"{_first_fraction(target)}. Are these soft labels (mixup?) or regression targets? "
+                "Pass hard labels, in the callback by a `target` function."
+            )
+
+    def encode(self, target: Shaped[Tensor, " B"]) -> Encoded:
+        """Labels to class numbers; left out are labels out of range, and those that are not whole.
+
+        Args:
+            target: Labels of any dtype.
+
+        Returns:
+            What they mean.
+        """
+        ignored = self.settings.ignore_index
+        label = target.long()
+        whole = label == target
+        in_range = (label >= 0) & (label < (self.settings.num_classes or 0))
+        wanted = torch.ones_like(whole) if ignored is None else label != ignored
+        counts = wanted & whole & in_range
+        left_out = (wanted & whole & ~in_range, wanted & ~whole)
+        return Encoded(torch.where(counts, label, 0), counts, wanted, left_out)
+
+    def decide(self, output: Float[Tensor, "..."]) -> Int[Tensor, " B"]:
+        """The largest logit, or the sign of a single one."""
+        return decide(output)
+
+    def notices(self, evidence: Evidence, outcomes: Mapping[str, Outcome]) -> dict[str, str]:
+        """Rows and classes that are missing, and keys that have no value."""
+        assert isinstance(evidence, ClassEvidence)
+        return notices(evidence, outcomes)
+
+
+@dataclass(frozen=True)
+class Binary(Multiclass):
+    """Multiclass with two classes, whatever the head."""
+
+    def __post_init__(self) -> None:
+        given = self.settings.num_classes
+        if given not in (None, 2):
+            raise ValueError(f"Expected num_classes to be 2 for task='binary', but got {given}.")
+        object.__setattr__(self, "settings", replace(self.settings, num_classes=2))
+
+
+def decide(logits: Float[Tensor, "..."]) -> Int[Tensor, " B"]:
+    """The network's decision per row: argmax, or the sign where there is a single column.
+
+    Args:
+        logits: The classifier's output, classes last.
+
+    Returns:
+        The index of a class for each row.
+
+    Example:
+        >>> decide(torch.tensor([[0.1, 2.0, 0.3]])), decide(torch.tensor([[-1.0], [1.0]]))
+        (tensor([1]), tensor([0, 1]))
+    """
+    if logits.ndim == 1 or logits.shape[-1] == 1:
+        return (logits > 0).reshape(-1).long()
+    return logits.argmax(-1).reshape(-1)
+
+
+def _whole(y: Float[Tensor, " B"]) -> bool:
+    return bool((y == y.round()).all())  # sync ok: the first batch of float labels only
+
+
+def _first_fraction(y: Float[Tensor, " B"]) -> float:
+    return float(y[y != y.round()][0])

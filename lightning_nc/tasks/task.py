@@ -1,0 +1,121 @@
+"""What a kind of label means: the one place that knows."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor
+
+from lightning_nc.functional.counts import Count, counts_for
+from lightning_nc.functional.table import Measure, evaluate, select
+from lightning_nc.stream.accumulator import Accumulator, Encoded
+from lightning_nc.tasks.notices import about_outcomes
+from lightning_nc.values.evidence import Evidence
+from lightning_nc.values.outcome import Outcome
+from lightning_nc.values.statistics import Covariance, check_covariance
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a user chooses of a task.
+
+    Attributes:
+        num_classes: C; None: the classifier's rows.
+        covariance: "pooled", "per_class" or "none".
+        ignore_index: Label of rows to leave out, or None.
+        measures: Keys, globs, "default" or functions by dotted path.
+        sample_rows: Rows kept for NC4 and the pictures.
+        seed: For the sample.
+    """
+
+    num_classes: int | None = None
+    covariance: Covariance = "pooled"
+    ignore_index: int | None = -100
+    measures: tuple[str, ...] = ("default",)
+    sample_rows: int = 8192
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_covariance(self.covariance)
+
+
+@dataclass(frozen=True)
+class Task(ABC):
+    """One kind of label.
+
+    Attributes:
+        settings: What the user has chosen.
+        evidence: The kind of evidence that a stage leaves.
+    """
+
+    settings: Settings = Settings()
+    evidence: ClassVar[type[Evidence]]
+
+    @cached_property
+    def measures(self) -> tuple[Measure, ...]:
+        """The measures that were asked for."""
+        return select(self.settings.measures, self.evidence)
+
+    @cached_property
+    def counts(self) -> dict[str, Count]:
+        """What has to be counted for them once the moments of all ranks are known."""
+        return counts_for(name for measure in self.measures for name in measure.needs)
+
+    def evaluate(self, evidence: Evidence, of_layer: bool = False) -> dict[str, Outcome]:
+        """Outcomes by key.
+
+        Args:
+            evidence: What a stage has left.
+            of_layer: Leave out what says something of the network as a whole.
+
+        Returns:
+            The outcomes.
+        """
+        chosen = [m for m in self.measures if m.of_layers or not of_layer]
+        return evaluate(chosen, evidence)
+
+    @abstractmethod
+    def sizes(self, num_features: int, num_rows: int) -> tuple[int, ...]:
+        """Of the accumulator of a module.
+
+        Args:
+            num_features: The width of its features.
+            num_rows: The rows of the classifier.
+
+        Returns:
+            At most four numbers.
+
+        Raises:
+            ValueError: If the settings do not go with these.
+        """
+
+    @abstractmethod
+    def accumulator(self, sizes: tuple[int, ...], device: torch.device | str) -> Accumulator:
+        """A blank accumulator.
+
+        Args:
+            sizes: As :meth:`sizes` gives them; zeros may follow.
+            device: Where it is.
+
+        Returns:
+            The accumulator.
+        """
+
+    def require(self, target: Shaped[Tensor, " B"]) -> None:  # noqa: B027 - all may be labels
+        """Raise a ValueError if these cannot be labels; asked once, and may wait for the device."""
+
+    @abstractmethod
+    def encode(self, target: Shaped[Tensor, " B"]) -> Encoded:
+        """Labels to class numbers, which rows count, and why others do not; never waits."""
+
+    @abstractmethod
+    def decide(self, output: Float[Tensor, "..."]) -> Int[Tensor, " B"]:
+        """The network's output to its decision per row."""
+
+    def notices(self, evidence: Evidence, outcomes: Mapping[str, Outcome]) -> dict[str, str]:
+        """What to tell the user about the data, by kind."""
+        return about_outcomes(outcomes)

@@ -1,0 +1,75 @@
+"""The last linear map."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from lightning_nc.values.frame import Frame
+
+
+@dataclass(frozen=True, eq=False)
+class LinearClassifier:
+    r"""The last linear layer: :math:`W h + b`.
+
+    A single row (a binary head, ``Linear(d, 1)``) is read as the two rows :math:`-w/2, +w/2`, with
+    bias :math:`-b/2, +b/2`: the same decisions, and two classes.
+
+    Attributes:
+        weight: W, row c belongs to class c.
+        bias: b, or None.
+
+    Example:
+        >>> LinearClassifier(torch.tensor([[2.0, 4.0]]), torch.tensor([1.0])).weight
+        tensor([[-1., -2.],
+                [ 1.,  2.]])
+    """
+
+    weight: Float[Tensor, "C d"]
+    bias: Float[Tensor, " C"] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("weight", "bias"):
+            value = getattr(self, name)
+            if value is not None:
+                value = value.detach()
+                if self.weight.shape[0] == 1 or (name == "bias" and value.shape[0] == 1):
+                    value = torch.cat([-value / 2, value / 2])
+                object.__setattr__(self, name, value)
+
+    @property
+    def num_classes(self) -> int:
+        """C, the rows of W."""
+        return self.weight.shape[0]
+
+    @cached_property
+    def frame(self) -> Frame:
+        """The rows of W, not centered, as a frame."""
+        return Frame(self.weight)
+
+    def restrict(self, classes: Bool[Tensor, " C"]) -> "LinearClassifier":
+        """The rows of some of the classes."""
+        bias = None if self.bias is None else self.bias[classes]
+        # a single row left over is one class, not a binary head
+        return _built(weight=self.weight[classes], bias=bias)
+
+    def to(self, device: torch.device | str) -> "LinearClassifier":
+        """The same classifier on another device."""
+        bias = None if self.bias is None else self.bias.to(device)
+        return _built(weight=self.weight.to(device), bias=bias)
+
+    def snapshot(self) -> "LinearClassifier":
+        """A copy that later training steps do not change."""
+        bias = None if self.bias is None else self.bias.clone()
+        return _built(weight=self.weight.clone(), bias=bias)
+
+
+def _built(**attributes: Any) -> LinearClassifier:
+    """A classifier without ``__post_init__``, for rows that already have their final form."""
+    value = object.__new__(LinearClassifier)
+    for name, attribute in attributes.items():
+        object.__setattr__(value, name, attribute)
+    return value

@@ -1,0 +1,161 @@
+"""All that a stage leaves behind, of all ranks together: what measures and pictures are given."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lightning_nc.values.classifier import LinearClassifier
+from lightning_nc.values.frame import Frame
+from lightning_nc.values.sample import Decisions, FeatureSample, Tallies
+from lightning_nc.values.statistics import ClassStatistics
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Evidence(ABC):
+    """What every kind of task leaves.
+
+    Attributes:
+        counts: What was counted over each rank's own rows once the moments of all were known, added up.
+        references: The evidence of other stages, by their names.
+        parts: What a measure or a picture may ask for by the name of a parameter.
+    """
+
+    counts: Mapping[str, Float[Tensor, " k"]] = field(default_factory=dict)
+    references: "Mapping[str, Evidence]" = field(default_factory=dict)
+    parts: ClassVar[tuple[str, ...]] = ("references",)
+
+    @property
+    @abstractmethod
+    def num_samples(self) -> int:
+        """How many rows it rests on; with none, nothing is measured."""
+
+    @property
+    def num_classes(self) -> int | None:
+        """C, the classes seen, or None where there are no classes."""
+        return None
+
+    @property
+    def zero(self) -> Float[Tensor, ""]:
+        """A zero with the dtype and the device of the values."""
+        return torch.zeros((), dtype=torch.float64)
+
+    def part(self, name: str) -> Any:
+        """What goes by this name, or None if it is not known."""
+        return getattr(self, name, None)
+
+
+@dataclass(frozen=True, eq=False)
+class ClassEvidence(Evidence):
+    """What a classification task leaves.
+
+    Attributes:
+        all_classes: Statistics of every class, seen or not.
+        head: The classifier with all its rows, or None if it is not known.
+        sample: A sample of this rank's rows, or None.
+        tallies: Counts of rows, or None.
+    """
+
+    all_classes: ClassStatistics
+    head: LinearClassifier | None = None
+    sample: FeatureSample | None = None
+    tallies: Tallies | None = None
+    parts: ClassVar[tuple[str, ...]] = (
+        "statistics", "classifier", "decisions", "network_decisions", "means_frame", "weights_frame",
+        "sample", "tallies", "references",
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        if self.head is not None and self.head.num_classes != self.all_classes.num_classes:
+            raise ValueError(
+                f"Expected a classifier with num_classes = {self.all_classes.num_classes} rows, but "
+                f"got {self.head.num_classes}. Is num_classes what the last layer puts out?"
+            )
+
+    @classmethod
+    def of(
+        cls,
+        statistics: ClassStatistics,
+        classifier: LinearClassifier | None = None,
+        decisions: Decisions | None = None,
+    ) -> "ClassEvidence":
+        """Evidence from what a user has at hand.
+
+        Args:
+            statistics: Statistics of all classes.
+            classifier: The classifier of all classes, if it is known.
+            decisions: Counted decisions, if there are any.
+
+        Returns:
+            The evidence.
+
+        Raises:
+            ValueError: If classifier and statistics differ in their number of classes.
+        """
+        counts = {} if decisions is None else {"decisions": decisions.as_vector()}
+        return cls(statistics, classifier, counts=counts)
+
+    @property
+    def num_samples(self) -> int:
+        """N."""
+        return int(self.all_classes.num_samples)
+
+    @property
+    def num_classes(self) -> int:
+        """C, the classes seen."""
+        return self.statistics.num_classes
+
+    @property
+    def zero(self) -> Float[Tensor, ""]:
+        """A zero with the dtype and the device of the means."""
+        return self.all_classes.means.new_zeros(())
+
+    @cached_property
+    def statistics(self) -> ClassStatistics:
+        """Of the classes seen."""
+        return self.all_classes.of_seen_classes
+
+    @cached_property
+    def classifier(self) -> LinearClassifier | None:
+        """The rows of the classes seen."""
+        if self.head is None or self.statistics is self.all_classes:
+            return self.head
+        return self.head.restrict(self.all_classes.seen)
+
+    @cached_property
+    def decisions(self) -> Decisions | None:
+        """How network and nearest class center decided, where that was counted."""
+        return Decisions(*self.counts["decisions"]) if "decisions" in self.counts else None
+
+    @property
+    def network_decisions(self) -> Decisions | None:
+        """The counted decisions, where the network's own are known."""
+        known = self.decisions is not None and bool(self.decisions.predicted != 0)
+        return self.decisions if known else None
+
+    @property
+    def means_frame(self) -> Frame:
+        """The centered class means."""
+        return self.statistics.frame
+
+    @cached_property
+    def weights_frame(self) -> Frame | None:
+        """The rows of the classifier."""
+        return None if self.classifier is None else self.classifier.frame
+
+    def to(self, device: torch.device | str) -> "ClassEvidence":
+        """The same on another device, less the stages that it refers to."""
+        return replace(
+            self,
+            all_classes=self.all_classes.to(device),
+            head=self.head and self.head.to(device),
+            sample=self.sample and self.sample.to(device),
+            tallies=self.tallies and Tallies(*torch.stack(self.tallies).to(device)),
+            counts={name: count.to(device) for name, count in self.counts.items()},
+            references={},
+        )
