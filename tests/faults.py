@@ -34,27 +34,29 @@ class Fault:
     tests: tuple[str, ...]
 
 
-SITUATIONS = "tests/test_situations.py"
-DISTRIBUTED = ("tests/test_sync.py", "-k", "one_process and two_processes")
+SITUATIONS = "tests/callback/test_situations.py"
+IDENTITY = "tests/callback/test_bit_identity.py"
+DISTRIBUTED = ("tests/distributed/test_merge_metric.py", "-k", "one_process and two_processes")
 
 FAULTS = (
     Fault(
         "a reset at the wrong event: with every training batch",
-        "callback.py",
-        "                self._watched.begin(batch)\n",
-        "                self._watched.reset(ONLINE)\n                self._watched.begin(batch)\n",
+        "session.py",
+        "                self._watch.open(batch, online, first=not self._stepped)\n",
+        "                self._watch.reset(online)\n"
+        "                self._watch.open(batch, online, first=not self._stepped)\n",
         (SITUATIONS, "-k", "bf16-true or accumulated"),
     ),
     Fault(
         "a leaked hook: none is removed after an exception",
         "callback.py",
-        "        self._detach()\n        self._schedule.forget()\n\n    def _attach",
-        "        self._schedule.forget()\n\n    def _attach",
+        "        self._detach()\n        self._plan.schedule.forget()\n\n    def on_train_start",
+        "        self._plan.schedule.forget()\n\n    def on_train_start",
         (SITUATIONS, "-k", "exception or Ctrl"),
     ),
     Fault(
         "values logged on rank 0 alone",
-        "callback.py",
+        "report/reporter.py",
         "        if trainer.barebones:  # a Trainer that was asked to log nothing\n",
         "        if trainer.barebones or not trainer.is_global_zero:\n",
         (SITUATIONS, "-k", "ddp and static"),
@@ -64,77 +66,79 @@ FAULTS = (
         "values/statistics.py",
         "            scatter = self.scatter + other.scatter +",
         "            scatter = self.scatter.add_(other.scatter) +",
-        ("tests/test_values.py",),
+        ("tests/values/test_statistics_merge.py",),
     ),
     Fault(
         "means in float32",
-        "values/statistics.py",
+        "values/precision.py",
         '    return torch.float32 if torch.device(device).type == "mps" else torch.float64\n',
         "    return torch.float32\n",
-        ("tests/test_metric.py", "-k", "collapse"),
+        ("tests/metric/test_metric_values.py", "-k", "collapse"),
     ),
     Fault(
         "rows enter the statistics in the hook, not at the batch's end",
         "watch/capture.py",
-        "        self._policy = forwards\n",
+        "        self._policy = places.forwards\n",
         '        self._policy = "all"  # so does each forward, wherever it belongs\n',
         (SITUATIONS, "-k", "LBFGS or forwards"),
     ),
     Fault(
         "all modules in train mode after the frozen pass",
-        "run/frozen_pass.py",
+        "run/isolation.py",
         "            m.training = mode\n",
         "            m.training = True\n",
-        ("tests/test_callback.py", SITUATIONS, "-k", "frozen"),
+        (IDENTITY, SITUATIONS, "-k", "frozen"),
     ),
     Fault(
         "the frozen pass iterates the trainer's own loader",
-        "run/frozen_pass.py",
+        "run/frozen_loader.py",
         "    return DataLoader(\n        loader.dataset,\n",
         "    return loader\n    return DataLoader(\n        loader.dataset,\n",
-        ("tests/test_callback.py", "-k", "frozen and persistent"),
+        (IDENTITY, "-k", "frozen and persistent"),
     ),
     Fault(
         "the global random state is not put back",
-        "run/frozen_pass.py",
+        "run/isolation.py",
         "        with torch.random.fork_rng(devices=cuda):\n            yield\n",
         "        torch.manual_seed(0)\n        yield\n",
-        ("tests/test_callback.py", SITUATIONS, "-k", "frozen"),
+        (IDENTITY, SITUATIONS, "-k", "frozen"),
     ),
     Fault(
         "W is read after the optimizer's step",
         "watch/watch.py",
-        "        if counted is None or counted is self._kept_for:\n"
+        "        if batch is None or counted is None or counted is batch.kept:\n"
         "            return\n"
         "        if is_over and counted.parameters is None and self.has_stepped:\n",
-        "        if counted is None or not is_over:\n            return\n        if False:\n",
-        ("tests/test_callback.py", "-k", "classifier_of_an_epoch"),
+        "        if batch is None or counted is None or not is_over:\n"
+        "            return\n"
+        "        if False:\n",
+        ("tests/callback/test_callback.py", "-k", "classifier_of_an_epoch"),
     ),
     Fault(
         "ranks add up their class means, not their sums",
-        "stream/sync.py",
-        "    yield statistics.means * statistics.counts[:, None]\n",
-        "    yield statistics.means\n",
+        "stream/class_accumulator.py",
+        "        return [counts, means * counts[:, None], self.tallies]\n",
+        "        return [counts, means, self.tallies]\n",
         DISTRIBUTED,
     ),
     Fault(
         "a rank's scatter stays around its own means",
-        "stream/sync.py",
-        "        scatter = local.scatter + (delta * local.counts[:, None]).T @ delta\n",
-        "        scatter = local.scatter.clone()\n",
+        "stream/class_accumulator.py",
+        "            moved.append(own.scatter + (delta * own.counts[:, None]).T @ delta)\n",
+        "            moved.append(own.scatter.clone())\n",
         DISTRIBUTED,
     ),
     Fault(
         "every rank sends the classifier",
         "stream/sync.py",
-        "list(_sums(s, sends=rank == r, header=headers[i]))",
-        "list(_sums(s, sends=True, header=headers[i]))",
+        "    silent = part.once and header",
+        "    silent = False and header",
         DISTRIBUTED,
     ),
     Fault(
         "the ranks' samples count alike, whatever they stand for",
-        "stream/sync.py",
-        "        stands_for=state.statistics.num_samples,\n",
+        "functional/decision.py",
+        "        stands_for=own.all_classes.num_samples,\n",
         "        stands_for=torch.tensor(1),\n",
         DISTRIBUTED,
     ),

@@ -8,11 +8,13 @@ import yaml
 
 from lightning_nc.functional import MEASURES
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 
 
-def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+def blocks(language, text=README):
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
 
 
 def test_the_table_lists_every_key_with_its_value_at_collapse():
@@ -35,8 +37,8 @@ def test_every_key_of_the_mapping_exists():
 
 
 def test_the_trainer_block_runs(monkeypatch):
+    from support.training import BATCH, ROWS, Network, digits
     from torch.utils.data import DataLoader
-    from training import BATCH, ROWS, Network, digits
 
     [block] = [b for b in blocks("python") if "L.Trainer" in b]
     names = {
@@ -70,13 +72,14 @@ def test_the_yaml_block_configures_the_callback():
     instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes
     [callback] = instantiate(parsed).callbacks
     assert isinstance(callback, NeuralCollapseCallback)
-    assert callback._frozen_every == 10
-    assert callback._capture_settings["layers"] == {"backbone.*": "spatial_mean"}
+    assert callback._plan.frozen_every == 10
+    assert callback._plan.places.layers == {"backbone.*": "spatial_mean"}
 
 
 def test_the_oldest_versions_are_those_of_the_package():
-    project = (Path(__file__).parent.parent / "pyproject.toml").read_text()
-    [command] = [line for block in blocks("sh") for line in block.splitlines() if "lightning==" in line]
+    project = (ROOT / "pyproject.toml").read_text()
+    lines = [line for block in blocks("sh", CONTRIBUTING) for line in block.splitlines()]
+    [command] = [line for line in lines if "lightning==" in line]
     told = dict(re.findall(r'"?([a-z-]+)(?:\[signatures\])?==([\d.]+)', command))
     for name in ("lightning", "torchmetrics", "jsonargparse"):
         [least] = re.findall(rf'"{name}(?:\[signatures\])?>=([\d.]+)', project)
@@ -90,3 +93,13 @@ def test_both_commands_are_there_and_start_from_nothing():
     for command, last in zip(commands, ["examples/digits.py", "-m pytest -n 2"], strict=True):
         assert command.startswith("python3 -m venv .venv && ")
         assert command.endswith(f".venv/bin/python {last}")
+
+
+def test_what_contributing_names_is_there():
+    named = set(re.findall(r"`([a-z_/]+\.py)`", CONTRIBUTING))
+    assert len(named) > 15
+    for path in named:
+        assert (ROOT / path).exists() or (ROOT / "lightning_nc" / path).exists(), path
+    [block] = blocks("python", CONTRIBUTING)
+    table = (ROOT / "lightning_nc/functional/table.py").read_text()
+    assert " ".join(block.split()) in " ".join(table.split())

@@ -5,8 +5,14 @@ import torch
 from measure import Row, alternate, ratios
 from training import convolutions, quiet_trainer
 
-from lightning_nc.run.frozen_pass import frozen_loader, frozen_pass
-from lightning_nc.watch.watch import Observation
+from lightning_nc.run.frozen_loader import frozen_loader
+from lightning_nc.run.frozen_pass import frozen_pass
+from lightning_nc.tasks import Multiclass
+from lightning_nc.values import stage_of
+from lightning_nc.watch.capture import Places
+from lightning_nc.watch.watch import Watch
+
+STAGE = stage_of("frozen")
 
 
 class Passes(L.Callback):
@@ -18,14 +24,10 @@ class Passes(L.Callback):
 
     def on_train_epoch_end(self, trainer, pl_module):
         loader = frozen_loader(trainer.train_dataloader, trainer.num_training_batches, seed=0)
-        observation = Observation(
-            pl_module,
-            None,
-            {"classifier": "classifier", "layers": [], "pool": "auto", "forwards": "last"},
-            {},
-            say=lambda kind, text: None,
+        watch = Watch(
+            pl_module, Places("classifier"), Multiclass(), say=lambda kind, text: None,
             announce=lambda text: None,
-        )
+        )  # fmt: skip
 
         def bare():
             pl_module.eval()
@@ -35,16 +37,16 @@ class Passes(L.Callback):
             pl_module.train()
 
         def measured():
-            observation.reset("train")
+            watch.reset(STAGE)
             frozen_pass(
                 trainer, pl_module, loader,
-                before=lambda batch: observation.begin(batch, weights_move=False, stage="train"),
-                after=lambda batch: observation.commit("train", weights_move=False),
+                before=lambda batch: watch.open(batch, STAGE),
+                after=lambda batch: watch.close(STAGE),
             )  # fmt: skip
-            observation.close("train", pl_module.device, distributed=False)
+            watch.end(STAGE, pl_module.device, distributed=False)
 
         self.seconds = alternate({"bare": bare, "measured": measured}, self.repeats)
-        observation.detach()
+        watch.detach()
 
 
 def run(quick, device):

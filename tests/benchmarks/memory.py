@@ -30,7 +30,7 @@ def measured(classes, width, rows):
     metric = NeuralCollapse(classes, width)
     for _ in range(max(6, 3 * 8192 // rows)):
         metric.update(features, target, predicted=target)
-    metric._settle()
+    metric._accumulator.settle()
     return peak() - before
 
 

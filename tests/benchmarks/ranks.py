@@ -10,10 +10,13 @@ from measure import Row
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from processes import Pool
+from support.processes import Pool
 
-from lightning_nc import LinearClassifier, NeuralCollapse
-from lightning_nc.stream.sync import merge_ranks
+from lightning_nc import LinearClassifier
+from lightning_nc.stream.kept_classifier import KeptClassifier
+from lightning_nc.stream.sync import Ranks
+from lightning_nc.tasks import Multiclass, Settings
+from lightning_nc.tasks.merging import evidence_of
 
 CLASSES, WIDTH = 100, 512
 
@@ -22,14 +25,13 @@ def merged(rank, modules, repeats):
     """Seconds of each merge, calls and bytes of one, and the bytes of the states."""
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(rank)
-    states = []
-    for _ in range(modules):
-        metric = NeuralCollapse(CLASSES, WIDTH)
+    task = Multiclass(Settings(CLASSES))
+    accumulators = {}
+    for i in range(modules):
+        each = accumulators[f"layer{i}"] = task.accumulator((CLASSES, WIDTH), "cpu")
         features = torch.randn(1024, WIDTH, generator=generator)
-        classifier = LinearClassifier(torch.zeros(CLASSES, WIDTH))
-        target = torch.randint(CLASSES, (1024,), generator=generator)
-        metric.update(features, target, None, classifier)
-        states.append(metric.accumulated())
+        each.add(*each.check(features, torch.randint(CLASSES, (1024,), generator=generator)))
+    kept = KeptClassifier.of(LinearClassifier(torch.zeros(CLASSES, WIDTH)))
     sizes, honest = [], dist.all_reduce
 
     def counting(tensor, *args, **kwargs):
@@ -43,18 +45,13 @@ def merged(rank, modules, repeats):
             sizes.clear()
             dist.barrier()
             start = time.perf_counter()
-            merge_ranks(states, "pooled", device="cpu")
+            evidence_of(task, accumulators, kept, Ranks("cpu"))
             seconds.append(time.perf_counter() - start)
     finally:
         dist.all_reduce = honest
-    own = sum(
-        tensor.numel() * tensor.element_size()
-        for state in states
-        for tensor in (
-            state.statistics.counts, state.statistics.means, state.statistics.scatter,
-            state.statistics.sums_of_squares, *state.tallies, state.classifier.weight.double(),
-        )
-    )  # fmt: skip
+    parts = [*accumulators.values(), kept]
+    # all of it travels as float64
+    own = sum(8 * tensor.numel() for part in parts for tensor in (*part.sums(), *part.rest()))
     return seconds[1:], len(sizes), sum(sizes), own
 
 

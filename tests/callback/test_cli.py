@@ -18,7 +18,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning_nc import NeuralCollapseCallback
 from lightning_nc.functional.table import select
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "examples" / "cli" / "configs").glob("*.yaml"))
 OURS = "lightning_nc.NeuralCollapseCallback"
 QUICK = [

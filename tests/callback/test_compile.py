@@ -5,8 +5,8 @@ In a process of their own, because the checks of shapes that these tests run und
 
 import pytest
 import torch
-from situations import Inner
-from training import BATCH, ROWS, assert_close, digits, fit
+from support.networks import Inner
+from support.training import BATCH, ROWS, assert_close, digits, fit
 
 from lightning_nc import NeuralCollapseCallback
 

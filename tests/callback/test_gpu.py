@@ -4,16 +4,16 @@ import functools
 import os
 
 import pytest
-import situations as its
 import torch
-from situations import live
-from test_situations import BOTH, Situation, check, same_precision_of_products  # noqa: F401
+from support import networks
+from support.situations import BOTH, Situation, check, live
 
 from lightning_nc import NeuralCollapseCallback
 
 GPU = {"accelerator": "gpu", "devices": 1}
 pytestmark = [
     pytest.mark.gpu,
+    pytest.mark.usefixtures("restored_precision"),
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
     pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning"),
 ]
@@ -86,7 +86,7 @@ SITUATIONS = {
     ),
     "inductor": Situation(
         "compiled by default",
-        module=its.Inner,
+        module=networks.Inner,
         prepare=compile_by_default,
         callback={"classifier": "net.fc"},
         trainer=GPU,
@@ -94,7 +94,7 @@ SITUATIONS = {
     ),
     "CUDA graphs": Situation(
         "mode='reduce-overhead': a batch is consumed before the next one overwrites it",
-        module=its.Inner,
+        module=networks.Inner,
         prepare=compile_with_cuda_graphs,
         callback={"classifier": "net.fc"},
         trainer=GPU,

@@ -1,27 +1,10 @@
 """EarlyStopping and ModelCheckpoint on our keys, at every setting of how often what is measured."""
 
-import warnings
-
 import pytest
-import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger
-from torch.utils.data import DataLoader
-from training import BATCH, ROWS, Network, digits, fit, trainer
+from support.training import Network, Record, fit
 
 from lightning_nc import NeuralCollapseCallback, NeuralCollapseWarning
-
-
-class Record(EarlyStopping):
-    """Notes what it sees whenever it looks."""
-
-    def __init__(self, key, **settings):
-        super().__init__(key, mode="min", patience=100, **settings)
-        self.seen = []
-
-    def _run_early_stopping_check(self, trainer):
-        super()._run_early_stopping_check(trainer)
-        self.seen.append((trainer.current_epoch, float(trainer.callback_metrics[self.monitor])))
 
 
 def watch(stage, tmp_path, callback_settings, trainer_settings):
@@ -108,78 +91,18 @@ def test_a_stage_that_failed_is_no_longer_the_best_and_stops_only_who_wants_to(t
     assert run_.current_epoch == 2
 
 
-@pytest.mark.filterwarnings("ignore:.*smaller than the logging interval")
-def test_windows_are_logged_at_their_own_steps(tmp_path):
-    logger = CSVLogger(tmp_path)
-    callback = NeuralCollapseCallback(every_n_steps=3, figures_every_n_epochs=0)
-    look = Record("nc1/cdnv/train_online", check_on_train_epoch_end=True)
-    # whatever log_every_n_steps says
-    fit(Network(), [callback, look], logger=logger, max_epochs=3, log_every_n_steps=1000,
-        default_root_dir=tmp_path)  # fmt: skip
-    logger.save()
-    lines = (tmp_path / "lightning_logs/version_0/metrics.csv").read_text().splitlines()
-    names = lines[0].split(",")
-    rows = [dict(zip(names, line.split(","), strict=True)) for line in lines[1:]]
-    written = {
-        int(row["step"]): float(row["nc1/cdnv/train_online"])
-        for row in rows
-        if row["nc1/cdnv/train_online"]
-    }
-    # twelve batches, numbered from 0
-    assert sorted(written) == [2, 5, 8, 11]
-    values = callback.history["nc1/cdnv/train_online"]
-    assert [written[step] for step in sorted(written)] == pytest.approx([v.value for v in values])
-    assert [epoch for epoch, _ in look.seen] == [0, 1, 2]
-
-
-def test_a_window_longer_than_the_first_epoch_ends_with_it():
-    callback = NeuralCollapseCallback(every_n_steps=5)
-    look = Record("nc1/cdnv/train_online", check_on_train_epoch_end=True)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        warnings.filterwarnings("ignore", ".*bottleneck.*")
-        warnings.filterwarnings("ignore", ".*LeafSpec.*")
-        fit(Network(), [callback, look], max_epochs=4)
-    samples = callback.history["nc0/num_samples/train_online"]
-    assert [entry.step for entry in samples] == [4, 9, 14]
-    assert [entry.value for entry in samples] == [ROWS, ROWS + 48, ROWS + 48]
-    assert len(look.seen) == 4
-
-
-@pytest.mark.filterwarnings("ignore:.*module.s. in eval mode at the start of training")
-def test_a_second_run_does_not_inherit_what_the_first_has_logged():
-    callback = NeuralCollapseCallback()
-    run = fit(Network(), [callback], max_epochs=3)
-    run.fit_loop.max_epochs = 5
-    # the same Trainer goes on
-    module = run.lightning_module
-    run.fit(module, DataLoader(digits(), BATCH, shuffle=True), DataLoader(digits(ROWS, 96), BATCH))
-    assert [v.epoch for v in callback.history["nc1/cdnv/val"]] == [0, 1, 2, 3, 4]
-    # another one begins at the beginning
-    fit(Network(), [callback], max_epochs=2)
-    assert [v.epoch for v in callback.history["nc1/cdnv/val"]] == [0, 1]
-
-
-def test_the_schedule_goes_on_from_a_checkpoint(tmp_path):
-    def run(epochs, **settings):
-        callback = NeuralCollapseCallback(online=False, every_n_epochs=3)
-        keep = ModelCheckpoint(tmp_path, save_last=True)
-        trained = fit(Network(), [callback, keep], max_epochs=epochs, enable_checkpointing=True,
-                      default_root_dir=tmp_path, **settings)  # fmt: skip
-        return trained, callback
-
-    run(5)
-    path = tmp_path / "last.ckpt"
-    state = torch.load(path, weights_only=True)["callbacks"]
-    [mine] = [value for key, value in state.items() if "NeuralCollapse" in key]
-    assert mine["schedule"] == {"measured_in": {"val": 4}}
-    callback = NeuralCollapseCallback(online=False, every_n_epochs=3)
-    callback.load_state_dict(mine)
-    assert [v.epoch for v in callback.history["nc1/cdnv/val"]] == [0, 3, 4]
-    again = trainer([callback], max_epochs=9, default_root_dir=tmp_path)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*callbacks used to create the checkpoint.*")
-        again.fit(
-            Network(), DataLoader(digits(), 48), DataLoader(digits(ROWS, 96), BATCH), ckpt_path=path
-        )
-    assert [v.epoch for v in callback.history["nc1/cdnv/val"]] == [0, 3, 4, 7, 8]
+def test_early_stopping_and_checkpoints_see_the_values_from_the_first_epoch(tmp_path):
+    stop = EarlyStopping("nc1/cdnv/train", mode="min", patience=5)
+    keep = ModelCheckpoint(tmp_path, monitor="nc1/cdnv/val", mode="min", save_top_k=1)
+    callback = NeuralCollapseCallback(frozen_every_n_epochs=1)
+    fit(
+        Network(),
+        [stop, keep, callback],
+        max_epochs=3,
+        enable_checkpointing=True,
+        default_root_dir=tmp_path,
+    )
+    best = min(entry.value for entry in callback.history["nc1/cdnv/val"])
+    assert float(keep.best_model_score) == pytest.approx(best)
+    best = min(entry.value for entry in callback.history["nc1/cdnv/train"])
+    assert float(stop.best_score) == pytest.approx(best)

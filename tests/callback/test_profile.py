@@ -5,11 +5,13 @@ from collections import Counter
 import lightning as L
 import pytest
 import torch
+from support.training import trainer
 from torch import nn
 from torch.utils.data import DataLoader
-from training import trainer
 
-from lightning_nc import NeuralCollapse, NeuralCollapseCallback
+from lightning_nc import NeuralCollapseCallback
+from lightning_nc.stream.class_accumulator import ClassAccumulator
+from lightning_nc.stream.row_sample import RowSample
 
 # what has to know a value before it can go on, by torch's and by CUDA's own names
 WAITS = (
@@ -77,12 +79,12 @@ def measuring():
 
 @pytest.fixture
 def _small_samples(monkeypatch):
-    honest = NeuralCollapse.__init__
+    honest = RowSample.__init__
 
-    def small(self, *args, **kwargs):
-        honest(self, *args, **(kwargs | {"sample_rows": 100}))
+    def small(self, num_features, rows, *args):
+        honest(self, num_features, min(rows, 100), *args)
 
-    monkeypatch.setattr(NeuralCollapse, "__init__", small)
+    monkeypatch.setattr(RowSample, "__init__", small)
 
 
 pytestmark = pytest.mark.usefixtures("_small_samples")
@@ -96,12 +98,12 @@ def test_a_batch_that_is_measured_waits_for_nothing_that_it_would_not_wait_for(a
 
 @pytest.mark.parametrize("accelerator", DEVICES)
 def test_an_update_that_waits_would_be_seen_in_a_profile(accelerator, monkeypatch):
-    honest = NeuralCollapse.update
+    honest = ClassAccumulator.add
 
     def waiting(self, features, *args, **kwargs):
         honest(self, features, *args, **kwargs)
         float(features.sum())
 
-    monkeypatch.setattr(NeuralCollapse, "update", waiting)
+    monkeypatch.setattr(ClassAccumulator, "add", waiting)
     bare = waits_per_more_batches(accelerator, callbacks=list)
     assert waits_per_more_batches(accelerator, measuring) != bare

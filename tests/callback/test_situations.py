@@ -6,61 +6,18 @@ independent reference computes from the features that the network has noted by i
 """
 
 import functools
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
 
 import lightning as L
 import pytest
-import situations as its
 import torch
 from lightning.pytorch.callbacks import LearningRateFinder, StochasticWeightAveraging
-from situations import live, saying
-from training import BATCH, ROWS, Network, assert_close, reference_of
+from support import networks, ways
+from support.situations import BOTH, Situation, check, live
+from support.training import BATCH, ROWS, assert_close, reference_of
 
 from lightning_nc import NeuralCollapseCallback
 
-BOTH = ("train_online", "val")
-
-
-@dataclass(frozen=True)
-class Situation:
-    """One row of the table.
-
-    Attributes:
-        checks: What it is about.
-        module, train, val: What is trained, and on what.
-        callback, trainer: Settings.
-        kind: The class of the callback.
-        others: Further callbacks, in front of ours.
-        prepare: Called with the module before the Trainer sees it.
-        run: How the Trainer is run.
-        package: Which of the two Lightning namespaces.
-        stages: Those whose last values are compared with the reference.
-        epoch: Of which epoch they are.
-        also: A further check of the watched run.
-        says: A warning of ours that is expected.
-        ignored: Warnings of Lightning's that belong to the situation.
-        processes: 0: this one, under the checks of shapes; else a gloo group of so many.
-    """
-
-    checks: str
-    module: Callable[[], Any] = Network
-    train: Callable[[], Any] = its.shuffled
-    val: Callable[[], Any] = its.validation
-    callback: dict[str, Any] = field(default_factory=dict)
-    trainer: dict[str, Any] = field(default_factory=dict)
-    kind: type = NeuralCollapseCallback
-    others: Callable[[], list[Any]] = list
-    prepare: Callable[[Any], Any] = bool
-    run: Callable[..., Any] = its.fits
-    package: Callable[[], Any] = lambda: L
-    stages: tuple[str, ...] = BOTH
-    epoch: int = 1
-    also: Callable[[list[dict[str, Any]]], None] = bool
-    says: str | None = None
-    ignored: tuple[str, ...] = ()
-    processes: int = 0
+pytestmark = pytest.mark.usefixtures("restored_precision")
 
 
 def counts(**expected):
@@ -183,7 +140,7 @@ WEIGHTS_AND_NAMESPACES = {
         ignored=(".*Swapping scheduler.*", ".*lr_scheduler.step.*"),
     ),
     "pytorch_lightning": Situation(
-        "the other namespace's Trainer and LightningModule", module=its.Twin, package=the_twin
+        "the other namespace's Trainer and LightningModule", module=networks.Twin, package=the_twin
     ),
 }
 
@@ -203,14 +160,14 @@ def compile_module(module):
 COMPILED = {
     "inner network compiled": Situation(
         "torch.compile inside the LightningModule; paths leave its wrapper out",
-        module=its.Inner,
+        module=networks.Inner,
         prepare=compile_inner,
         callback={"classifier": "net.fc", "layers": ["net.body.3"]},
         processes=1,
     ),
     "module.compile()": Situation(
         "the LightningModule compiled in place",
-        module=its.Inner,
+        module=networks.Inner,
         prepare=compile_module,
         processes=1,
     ),
@@ -223,71 +180,73 @@ STEPS = {
         "one optimizer step every three batches", trainer={"accumulate_grad_batches": 3}
     ),
     "activation checkpointing": Situation(
-        "the hook fires again in backward and is ignored", module=its.Recomputes
+        "the hook fires again in backward and is ignored", module=networks.Recomputes
     ),
     "reentrant checkpointing": Situation(
-        "the older kind, whose first forward has no graph", module=its.RecomputesReentrantly
+        "the older kind, whose first forward has no graph", module=networks.RecomputesReentrantly
     ),
     "LBFGS": Situation(
         "several closures in a step: the last one counts, with the W that it met",
-        module=its.Closures,
+        module=networks.Closures,
         says="forwards of the classifier ran in one step",
     ),
     "last of three forwards": Situation(
-        "forwards='last', and it is said", module=its.Views, says="3 forwards of the classifier ran"
+        "forwards='last', and it is said",
+        module=networks.Views,
+        says="3 forwards of the classifier ran",
     ),
     "first of three forwards": Situation(
-        "forwards='first'", module=its.FirstView, callback={"forwards": "first"}
+        "forwards='first'", module=networks.FirstView, callback={"forwards": "first"}
     ),
     "all of three forwards": Situation(
         "forwards='all'",
-        module=its.AllViews,
+        module=networks.AllViews,
         callback={"forwards": "all"},
         also=counts(train_online=3 * ROWS, val=3 * 96),
     ),
     "manual optimization": Situation(
-        "two optimizers stepped by hand, the classifier's first", module=its.Manual
+        "two optimizers stepped by hand, the classifier's first", module=networks.Manual
     ),
     "mixup": Situation(
         "soft labels in the loss, hard ones found by `target`",
-        module=its.Mixup,
-        train=functools.partial(its.shuffled, its.mixed),
+        module=networks.Mixup,
+        train=functools.partial(ways.shuffled, ways.mixed),
         callback={"target": lambda batch: batch[-1]},
     ),
     "training_step returns None": Situation(
         "a batch without an optimizer step; its features count",
-        module=its.Skips,
+        module=networks.Skips,
         ignored=("`training_step` returned `None`",),
     ),
     "batch of None": Situation(
         "a collate function that drops batches",
-        train=functools.partial(its.shuffled, its.sometimes_none),
+        train=functools.partial(ways.shuffled, ways.sometimes_none),
         ignored=("train_dataloader yielded None",),
     ),
     "dictionary": Situation(
         "labels under a usual key",
-        module=its.Dictionaries,
-        train=functools.partial(its.shuffled, its.as_dictionary),
-        val=functools.partial(its.validation, its.as_dictionary),
+        module=networks.Dictionaries,
+        train=functools.partial(ways.shuffled, ways.as_dictionary),
+        val=functools.partial(ways.validation, ways.as_dictionary),
     ),
     "nested batch": Situation(
         "labels by a path",
-        module=its.Nested,
-        train=functools.partial(its.shuffled, its.as_nested),
-        val=functools.partial(its.validation, its.as_nested),
+        module=networks.Nested,
+        train=functools.partial(ways.shuffled, ways.as_nested),
+        val=functools.partial(ways.validation, ways.as_nested),
         callback={"target": "pair.1"},
     ),
     "two training loaders": Situation(
         "a dictionary of batches",
-        module=its.TwoSources,
-        train=its.two_sources,
-        callback={"target": its.labels_of_two_sources},
+        module=networks.TwoSources,
+        train=ways.two_sources,
+        callback={"target": ways.labels_of_two_sources},
     ),
-    "iterable data set": Situation("no length, no sampler", train=its.stream),
+    "iterable data set": Situation("no length, no sampler", train=ways.stream),
     "two validation loaders": Situation(
         "a stage for each",
-        module=its.TwoValidations,
-        val=its.two_validations,
+        module=networks.TwoValidations,
+        val=ways.two_validations,
         stages=(*BOTH, "val_1"),
     ),
     "two instances": Situation(
@@ -339,18 +298,18 @@ EPOCHS = {
     ),
     "should_stop": Situation(
         "stopped in mid-epoch",
-        module=its.StopsInMidEpoch,
+        module=networks.StopsInMidEpoch,
         also=counts(train_online=2 * BATCH),
     ),
     "the rest is skipped": Situation(
         "on_train_batch_start returns -1, and there is no validation",
-        module=its.SkipsTheRest,
+        module=networks.SkipsTheRest,
         stages=("train_online",),
         also=counts(train_online=2 * BATCH),
     ),
     "overfit_batches": Situation(
         "a part of the data, in order",
-        train=its.in_order,
+        train=ways.in_order,
         trainer={"overfit_batches": 2},
         callback={"frozen_every_n_epochs": 1, "inference": "predict_step"},
         stages=("train_online", "train"),
@@ -371,22 +330,22 @@ EPOCHS = {
     ),
     "learning rate finder": Situation(
         "the tuner's batches are not measured",
-        module=its.WithLearningRate,
+        module=networks.WithLearningRate,
         others=lambda: [LearningRateFinder(num_training_steps=20, early_stop_threshold=None)],
         ignored=(".*module.s. in eval mode at the start of training.*", *EMPTY_EPOCH),
         also=counts(train_online=ROWS, val=96),
     ),
     "batch size finder": Situation(
         "nor those of the other tuner",
-        module=its.SizedByTheTuner,
-        others=its.batch_size_finder,
-        run=its.fits_own_data,
+        module=networks.SizedByTheTuner,
+        others=ways.batch_size_finder,
+        run=ways.fits_own_data,
         ignored=(".*module.s. in eval mode at the start of training.*",),
         also=counts(train_online=ROWS, val=96),
     ),
     "validate, fit, test": Situation(
         "one callback, one Trainer; states made in inference mode",
-        run=its.validates_fits_tests,
+        run=ways.validates_fits_tests,
         stages=("test",),
         epoch=2,
         also=counts(test=96),
@@ -407,13 +366,13 @@ EPOCHS = {
     ),
     "resumed at an epoch's end": Situation(
         "the history goes on",
-        run=functools.partial(its.goes_on_from, {"every_n_epochs": 1}),
+        run=functools.partial(ways.goes_on_from, {"every_n_epochs": 1}),
         ignored=(OTHER_CALLBACKS,),
         also=has_epochs(0, 1),
     ),
     "resumed in mid-epoch": Situation(
         "the online values are those of the rest of the epoch",
-        run=functools.partial(its.goes_on_from, {"every_n_train_steps": 6}),
+        run=functools.partial(ways.goes_on_from, {"every_n_train_steps": 6}),
         also=counts(train_online=2 * BATCH),
         ignored=(OTHER_CALLBACKS, ".*resuming from a checkpoint that ended before the epoch ended.*",
                  ".*mid-epoch.*"),
@@ -425,11 +384,11 @@ EPOCHS = {
 INTERRUPTED = {
     "exception": Situation(
         "hooks are gone, and a second fit works",
-        run=functools.partial(its.breaks_and_fits, ValueError("on purpose")),
+        run=functools.partial(ways.breaks_and_fits, ValueError("on purpose")),
     ),
     "Ctrl-C": Situation(
         "the same after an interrupt",
-        run=functools.partial(its.breaks_and_fits, KeyboardInterrupt()),
+        run=functools.partial(ways.breaks_and_fits, KeyboardInterrupt()),
         ignored=(".*attempting graceful shutdown.*",),
     ),
 }
@@ -455,7 +414,7 @@ DISTRIBUTED = {
     ),
     "ddp, unused parameters": Situation(
         "find_unused_parameters: a hook adds nothing to the graph",
-        module=its.Unused,
+        module=networks.Unused,
         trainer=ddp(find_unused_parameters=True),
         processes=2,
     ),
@@ -467,7 +426,7 @@ DISTRIBUTED = {
     ),
     "ddp, uneven batches": Situation(
         "the last batch is smaller; the sampler's padding counts as it trains",
-        train=functools.partial(its.shuffled, rows=ROWS - 7),
+        train=functools.partial(ways.shuffled, rows=ROWS - 7),
         trainer=DDP,
         processes=2,
     ),
@@ -485,14 +444,14 @@ DISTRIBUTED = {
     ),
     "ddp, resumed": Situation(
         "from a checkpoint at an epoch's end",
-        run=functools.partial(its.goes_on_from, {"every_n_epochs": 1}),
+        run=functools.partial(ways.goes_on_from, {"every_n_epochs": 1}),
         ignored=(OTHER_CALLBACKS,),
         trainer=DDP,
         processes=2,
     ),
     "ddp, validate, fit, test": Situation(
         "one callback",
-        run=its.validates_fits_tests,
+        run=ways.validates_fits_tests,
         trainer=DDP,
         processes=2,
         stages=("test",),
@@ -502,22 +461,22 @@ DISTRIBUTED = {
     ),
     "FSDP1": Situation(
         "W is whole inside the forward only",
-        module=its.Sharded,
-        trainer={"strategy": its.fsdp1_on_cpu, "devices": 2},
+        module=networks.Sharded,
+        trainer={"strategy": ways.fsdp1_on_cpu, "devices": 2},
         callback={"classifier": "net.fc"},
         processes=2,
     ),
     "FSDP1, every layer wrapped": Situation(
         "paths leave FSDP's wrappers out; the classifier is found by itself",
-        module=its.Sharded,
-        trainer={"strategy": its.fsdp1_wrapping_on_cpu, "devices": 2},
+        module=networks.Sharded,
+        trainer={"strategy": ways.fsdp1_wrapping_on_cpu, "devices": 2},
         ignored=("Both mixed precision and an auto_wrap_policy",),
         processes=2,
     ),
     "FSDP2": Situation(
         "W is a DTensor outside of the forward",
-        module=its.Sharded,
-        trainer={"strategy": its.fsdp2, "devices": 2},
+        module=networks.Sharded,
+        trainer={"strategy": ways.fsdp2, "devices": 2},
         processes=2,
     ),
 }  # fmt: skip
@@ -525,49 +484,8 @@ DISTRIBUTED = {
 SITUATIONS = PRECISION | WEIGHTS_AND_NAMESPACES | COMPILED | STEPS | EPOCHS | INTERRUPTED | DISTRIBUTED
 
 
-@pytest.fixture(autouse=True)
-def same_precision_of_products():
-    before = torch.get_float32_matmul_precision()
-    yield
-    torch.set_float32_matmul_precision(before)
-
-
 def live_by_name(rank, name, watched, folder):
     return live(rank, SITUATIONS[name], watched, folder)
-
-
-def check(situation, lives, tmp_path, request):
-    """Run a situation without the callback and with it, and compare.
-
-    Args:
-        situation: The situation.
-        lives: Runs it: called with the rank, whether it is watched, and a folder.
-        tmp_path, request: The test's.
-    """
-
-    def run(watched):
-        arguments = {"watched": watched, "folder": str(tmp_path / str(watched))}
-        if situation.processes == 0:
-            return [lives(0, **arguments)]
-        pool = request.getfixturevalue({1: "one_process", 2: "two_processes"}[situation.processes])
-        return pool.run(functools.partial(lives, **arguments))
-
-    plain = run(watched=False)
-    with saying(situation.says):
-        watched = run(watched=True)
-    for one, other in zip(plain, watched, strict=True):
-        assert list(one["state"]) == list(other["state"])
-        for key, value in one["state"].items():
-            assert torch.equal(value, other["state"][key]), f"{key} has changed"
-        assert torch.equal(one["order"], other["order"])
-        for what in ("random", "modes", "hooks", "epochs"):
-            assert one[what] == other[what], what
-    for stage in situation.stages:
-        rows = [row for run in watched for row in run["noted"][stage, situation.epoch]]
-        for run in watched:
-            mine = {key: value for key, value in run["logged"].items() if key.startswith("nc")}
-            assert_close(mine, reference_of(rows), stage)
-    situation.also(watched)
 
 
 @pytest.mark.parametrize("name", SITUATIONS)

@@ -1,12 +1,12 @@
 """Whatever shapes, dtypes, labels and batches: the metric is two passes over the rows that count."""
 
 import numpy as np
-import oracles
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from problems import unchecked_shapes
+from support import oracles
+from support.problems import unchecked_shapes
 
 from lightning_nc import NeuralCollapse
 
@@ -36,6 +36,7 @@ def streams(draw):
     return h, torch.tensor(labels).to(label_dtype), classes, sizes
 
 
+@pytest.mark.slow
 @given(stream=streams(), covariance=st.sampled_from(["pooled", "per_class", "none"]))
 @settings(max_examples=150, deadline=None, derandomize=True)
 def test_any_stream_comes_to_what_two_passes_see(stream, covariance):
@@ -62,7 +63,7 @@ def test_any_stream_comes_to_what_two_passes_see(stream, covariance):
         np.testing.assert_allclose(got.scatter, scatter, rtol=0, atol=bound)
     if covariance == "per_class":
         np.testing.assert_allclose(got.class_scatter.sum(0), scatter, rtol=0, atol=bound)
-    tallies = metric.accumulated().tallies
+    tallies = metric.evidence().tallies
     assert int(tallies.non_finite) == int((~finite & (label != IGNORED)).sum())
     assert int(tallies.out_of_range) == int(((label >= classes) & (label != IGNORED)).sum())
 

@@ -9,7 +9,7 @@ import time
 
 import pytest
 from lightning.pytorch.loggers import TensorBoardLogger
-from training import Network, fit
+from support.training import Network, fit
 
 from lightning_nc import NeuralCollapseCallback
 

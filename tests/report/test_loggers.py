@@ -1,17 +1,25 @@
 """Pictures and scalars in real loggers: what they have stored is read back."""
 
 import json
+import re
+import zipfile
 from pathlib import Path
 
 import pytest
-from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
-from matplotlib.figure import Figure
+from lightning.pytorch.loggers import (
+    CometLogger,
+    CSVLogger,
+    MLFlowLogger,
+    TensorBoardLogger,
+    WandbLogger,
+)
 from PIL import Image
+from support.training import BATCH, ROWS, Network, digits, fit, trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from training import ROWS, Network, fit
+from torch.utils.data import DataLoader
 
-from lightning_nc import NeuralCollapseCallback, NeuralCollapseWarning
-from lightning_nc.report.album import Album
+from lightning_nc import NeuralCollapseCallback, NeuralCollapseWarning, figures
+from lightning_nc.report.dashboard import layout
 
 STAGES = ("train_online", "val")
 PICTURES = {f"neural_collapse/{name}/{stage}" for name in ("cosines", "plane", "spectra", "classes")
@@ -31,15 +39,7 @@ FEW = {f"neural_collapse/plane/{stage}" for stage in STAGES}
 @pytest.fixture
 def few_pictures(monkeypatch):
     """The plane of three classes alone: drawing takes longer than what is tested."""
-    draw = Album.of_stage
-
-    def of_stage(album, stage, accumulated):
-        return [(key, figure) for key, figure in draw(album, stage, accumulated) if "/plane/" in key]
-
-    for name in ("cosine_matrices", "spectra", "class_profile"):
-        monkeypatch.setattr(f"lightning_nc.figures.{name}", lambda *args: (Figure(), None))
-    monkeypatch.setattr(Album, "of_stage", of_stage)
-    monkeypatch.setattr(Album, "of_run", lambda *args: [])
+    monkeypatch.setattr(figures, "PICTURES", {"plane": figures.PICTURES["plane"]})
 
 
 def train(logger, tmp_path, epochs=4, **settings):
@@ -78,15 +78,11 @@ def test_tensorboard_has_pictures_layout_words_and_an_animation_on_one_axis(tmp_
 
 
 def test_the_charts_find_their_scalars_behind_a_logger_prefix(tmp_path, few_pictures):
-    import re
-
-    from lightning_nc.report.dashboard import layout
-
     logger = TensorBoardLogger(tmp_path, prefix="run/7", sub_dir="deep")
     _, callback = train(logger, tmp_path, prefix="mine/", layers=["neck"])
     events = EventAccumulator(logger.log_dir).Reload()
     tags = events.Tags()["scalars"]
-    charts = layout(callback._keys, "mine/")
+    charts = layout(callback._plan.reporter.measures, "mine/")
     for title, chart in charts["Neural collapse"].items():
         [pattern] = chart[1]
         found = [tag for tag in tags if re.match(pattern, tag)]
@@ -163,10 +159,6 @@ def test_mlflow_on_a_local_store_has_pictures_and_scalars(tmp_path, few_pictures
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_comet_offline_has_pictures_and_scalars(tmp_path, monkeypatch, few_pictures):
     comet = pytest.importorskip("comet_ml")
-    import zipfile
-
-    from lightning.pytorch.loggers import CometLogger
-
     monkeypatch.setenv("COMET_LOGGING_CONSOLE", "ERROR")
     monkeypatch.setenv("COMET_API_KEY", "none, since nothing is sent")
     logger = CometLogger(online=False, offline_directory=str(tmp_path))
@@ -229,9 +221,6 @@ def test_figures_can_be_turned_off(tmp_path):
 
 
 def test_test_and_validate_have_their_pictures(tmp_path):
-    from torch.utils.data import DataLoader
-    from training import BATCH, digits, trainer
-
     logger = CSVLogger(tmp_path)
     run = trainer([NeuralCollapseCallback()], logger=logger, default_root_dir=tmp_path)
     run.test(Network(), DataLoader(digits(ROWS, 96), BATCH), verbose=False)

@@ -1,124 +1,32 @@
-"""The extra inference pass: which rows it visits, and that it puts everything back."""
-
-import random
+"""The extra inference pass: how it runs the network, and that it leaves no trace."""
 
 import lightning as L
-import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from lightning.pytorch.callbacks import TQDMProgressBar
+from support.training import (
+    BATCH,
+    ROWS,
+    Network,
+    assert_close,
+    digits,
+    fit,
+    forward_of_pair,
+    reference_of,
+    trainer,
+)
 from torch import nn
 from torch.utils.data import (
-    BatchSampler,
     DataLoader,
     Dataset,
-    DistributedSampler,
-    IterableDataset,
-    RandomSampler,
-    SequentialSampler,
-    SubsetRandomSampler,
-    TensorDataset,
-    WeightedRandomSampler,
     get_worker_info,
 )
-from training import BATCH, ROWS, Network, digits, fit, forward_of_pair, trainer
 
 from lightning_nc import NeuralCollapseCallback, NeuralCollapseWarning
-from lightning_nc.run.frozen_pass import _eval_mode, _isolated_random_state, frozen_loader, frozen_pass
-
-DATA = TensorDataset(torch.arange(50))
-
-
-def visited(loader, num_batches=None, **settings):
-    private = frozen_loader(loader, num_batches or len(loader), seed=0, **settings)
-    return torch.cat([batch[0] for batch in private]).tolist()
-
-
-@pytest.mark.parametrize(
-    ("loader", "num_batches", "expected"),
-    [
-        (DataLoader(DATA, 8), None, range(50)),
-        (DataLoader(DATA, 8, shuffle=True), None, range(50)),
-        (DataLoader(DATA, 8, shuffle=True, drop_last=True), None, range(50)),
-        (DataLoader(DATA, 8, sampler=SubsetRandomSampler(range(5, 15))), None, range(5, 15)),
-        (DataLoader(DATA, 8, sampler=DistributedSampler(DATA, 2, 0)), None, range(50)),
-        (DataLoader(DATA, batch_sampler=BatchSampler(RandomSampler(DATA), 8, False)), None, range(50)),
-        (DataLoader(DATA, batch_size=None, shuffle=True), None, range(50)),
-        (DataLoader(DATA, 8, sampler=[3, 1, 2]), None, [1, 2, 3]),
-        # training sees the first rows only, and so does the pass
-        (DataLoader(DATA, 8), 2, range(16)),
-    ],
-)
-def test_the_rows_of_training_are_visited_once(loader, num_batches, expected):
-    if loader.batch_size is None and loader.batch_sampler is None:
-        rows = [int(batch[0]) for batch in frozen_loader(loader, len(loader), seed=0)]
-    else:
-        rows = visited(loader, num_batches)
-    assert sorted(rows) == list(expected)
-    assert len(rows) < 5 or rows != sorted(rows)
-
-
-def test_shuffled_training_cut_short_is_measured_on_as_many_random_rows():
-    rows = visited(DataLoader(DATA, 8, shuffle=True), num_batches=2)
-    assert len(set(rows)) == 16
-    assert max(rows) > 16
-    assert rows == visited(DataLoader(DATA, 8, shuffle=True), num_batches=2)
-
-
-def test_ranks_share_the_rows_without_padding():
-    shares = [visited(DataLoader(DATA, 8), rank=r, world_size=3) for r in range(3)]
-    assert sorted(row for share in shares for row in share) == list(range(50))
-    assert [len(share) for share in shares] == [17, 17, 16]
-
-
-class Stream(IterableDataset):
-    def __iter__(self):
-        return iter(range(50))
-
-
-class Odd(BatchSampler):
-    pass
-
-
-@pytest.mark.parametrize(
-    ("loader", "text"),
-    [
-        (DataLoader(Stream(), 8), r"map-style .* got the iterable-style Stream.*one more validation"),
-        (
-            DataLoader(DATA, 8, sampler=WeightedRandomSampler([1.0] * 50, 50)),
-            r"but got a WeightedRandomSampler, which does not tell .*validation loader",
-        ),
-        (
-            DataLoader(DATA, batch_sampler=Odd(SequentialSampler(DATA), 8, False)),
-            r"but got a Odd, which does not tell",
-        ),
-        ({"a": DataLoader(DATA, 8)}, r"Expected a single DataLoader .* but got a dict"),
-    ],
-)
-def test_data_that_cannot_be_visited_apart_are_refused_with_the_alternative(loader, text):
-    with pytest.raises(ValueError, match=text):
-        frozen_loader(loader, 3, seed=0)
-
-
-@pytest.mark.parametrize("fails", [False, True])
-def test_modes_and_random_states_are_put_back(fails):
-    network = nn.Sequential(nn.Dropout(), nn.BatchNorm1d(3).eval(), nn.Linear(3, 3))
-    network.train()
-    network[1].eval()
-    before = [m.training for m in network.modules()]
-    states = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
-    try:
-        with _eval_mode(network), _isolated_random_state(torch.device("cpu")):
-            assert not any(m.training for m in network.modules())
-            torch.rand(3), np.random.rand(3), random.random()  # noqa: NPY002
-            if fails:
-                raise KeyboardInterrupt
-    except KeyboardInterrupt:
-        assert fails
-    assert [m.training for m in network.modules()] == before
-    assert torch.equal(torch.get_rng_state(), states[0])
-    assert np.random.get_state()[1].tolist() == states[1]  # noqa: NPY002
-    assert random.getstate() == states[2]
+from lightning_nc.run import progress
+from lightning_nc.run.frozen_loader import frozen_loader
+from lightning_nc.run.frozen_pass import _runner, frozen_pass
 
 
 class ByName(L.LightningModule):
@@ -144,14 +52,14 @@ class ByName(L.LightningModule):
     ],
 )
 def test_forward_gets_the_inputs_of_the_batch(batch, expected):
-    from lightning_nc.run.frozen_pass import _runner
-
     module = ByName()
     _runner(module, None)(batch, 0)
     assert module.seen == [expected]
 
 
-@pytest.mark.parametrize("inference", [forward_of_pair, "training.forward_of_pair", "predict_step"])
+@pytest.mark.parametrize(
+    "inference", [forward_of_pair, "support.training.forward_of_pair", "predict_step"]
+)
 def test_the_way_to_run_the_network_can_be_given(inference):
     module = Network()
     run = fit(
@@ -201,15 +109,13 @@ def test_limited_training_is_said_once():
 
 
 def test_progress_is_shown_in_a_bar_or_said(monkeypatch, capsys):
-    from lightning_nc.run import frozen_pass as module
-
     bar = TQDMProgressBar()  # Lightning takes another one where rich is installed
     fit(Network(), [NeuralCollapseCallback(frozen_every_n_epochs=1), bar], enable_progress_bar=True)
     assert "Neural collapse, frozen pass:   0%|" in capsys.readouterr().err
 
     said = []
-    monkeypatch.setattr(module, "_SECONDS_OF_SILENCE", 0.0)
-    monkeypatch.setattr(module, "rank_zero_info", said.append)
+    monkeypatch.setattr(progress, "_SECONDS_OF_SILENCE", 0.0)
+    monkeypatch.setattr(progress, "rank_zero_info", said.append)
     fit(Network(), [NeuralCollapseCallback(frozen_every_n_epochs=2)], max_epochs=1)
     assert said == [f"Neural collapse, frozen pass: {s}% of 4 batches" for s in (25, 50, 75, 100)]
 
@@ -247,3 +153,51 @@ def test_an_error_in_the_pass_leaves_training_as_it_was():
         frozen_pass(run, module, loader, before=lambda batch: torch.rand(3), after=fail)
     assert module.training
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_what_a_step_logs_in_the_frozen_pass_is_not_its_own_value():
+    class Logs(Network):
+        def validation_step(self, batch, batch_idx):
+            loss = super().validation_step(batch, batch_idx)
+            self.log("val_rows", float(len(batch[0])), reduce_fx="sum")
+            return loss
+
+    callback = NeuralCollapseCallback(frozen_every_n_epochs=1, inference="validation_step")
+    run = fit(Logs(), [callback])
+    assert float(run.callback_metrics["val_rows"]) == 96
+    assert float(run.callback_metrics["nc0/num_samples/train"]) == ROWS
+
+
+def one_more_forward(rank, folder):
+    """Ranks with different numbers of batches, and a forward that waits for all of them."""
+
+    class Waits(Network):
+        def features(self, x):
+            if dist.is_initialized():
+                dist.all_reduce(torch.zeros(1))
+            return super().features(x)
+
+    module = Waits()
+    callback = NeuralCollapseCallback(frozen_every_n_epochs=1, inference="predict_step")
+    run = fit(
+        module,
+        [callback],
+        train=DataLoader(digits(rows=193), 96, drop_last=True),
+        strategy="ddp",
+        devices=2,
+        max_epochs=1,
+        default_root_dir=folder,
+        num_sanity_val_steps=0,
+    )
+    rows = module.noted["train", 0][1:]  # without the check before the first step
+    return {k: float(v) for k, v in run.callback_metrics.items()}, rows, len(rows)
+
+
+@pytest.mark.ddp
+def test_all_ranks_make_as_many_forwards_in_the_frozen_pass(tmp_path, two_processes):
+    runs = two_processes.run(one_more_forward, str(tmp_path))
+    assert runs[0][2] == runs[1][2] == 2
+    # the last forward of the second rank repeats its batch and does not count
+    rows = [*runs[0][1], runs[1][1][0]]
+    assert sum(len(row[0]) for row in rows) == 193
+    assert_close(runs[1][0], reference_of(rows), "train")

@@ -7,11 +7,13 @@ import torch
 from hypothesis import given as for_all
 from hypothesis import settings
 from hypothesis import strategies as st
-from problems import problem
+from support.problems import problem
 
 from lightning_nc import NeuralCollapse
 from lightning_nc.stream import backlog
 from lightning_nc.stream.backlog import UNKNOWN, Backlog, Rows
+
+CPU = torch.device("cpu")
 
 
 def rows(count, width=4, start=0.0, dtype=torch.float32):
@@ -21,11 +23,11 @@ def rows(count, width=4, start=0.0, dtype=torch.float32):
 
 @pytest.mark.parametrize(("width", "capacity"), [(1, 4096), (512, 4096), (2048, 1024), (10**7, 1)])
 def test_the_memory_holds_at_most_so_many_rows_and_entries(width, capacity):
-    assert Backlog(width).capacity == capacity
+    assert Backlog(width, CPU).capacity == capacity
 
 
 def test_rows_come_back_in_their_order_and_once():
-    waiting = Backlog(4)
+    waiting = Backlog(4, CPU)
     batches = [rows(3), rows(1, start=100.0), rows(5, start=200.0)]
     for batch in batches:
         assert waiting.add(batch)
@@ -36,7 +38,7 @@ def test_rows_come_back_in_their_order_and_once():
 
 
 def test_a_copy_waits_and_not_the_memory_of_the_network():
-    waiting, batch = Backlog(4), rows(3)
+    waiting, batch = Backlog(4, CPU), rows(3)
     waiting.add(batch)
     batch.features.fill_(-1)
     assert torch.equal(waiting.take().features, rows(3).features)
@@ -52,7 +54,7 @@ def test_a_copy_waits_and_not_the_memory_of_the_network():
     ],
 )
 def test_an_empty_backlog_takes_batches_up_to_half_of_it(batch, taken):
-    assert Backlog(4).add(batch) is taken
+    assert Backlog(4, CPU).add(batch) is taken
 
 
 @pytest.mark.parametrize(
@@ -65,14 +67,14 @@ def test_an_empty_backlog_takes_batches_up_to_half_of_it(batch, taken):
     ],
 )
 def test_only_what_fits_is_put_beside_others(batch, taken):
-    waiting = Backlog(4)
+    waiting = Backlog(4, CPU)
     waiting.add(rows(500))
     assert waiting.add(batch) is taken
     assert len(waiting) == 500 + taken * len(batch.target)
 
 
 def test_what_does_not_fit_beside_others_is_not_put_there():
-    waiting = Backlog(4)
+    waiting = Backlog(4, CPU)
     assert waiting.add(rows(2048))
     assert waiting.add(rows(2000))
     assert not waiting.add(rows(49))
@@ -97,14 +99,14 @@ def test_values_do_not_depend_on_what_waits(sizes, most):
         torch.testing.assert_close(waited.compute()[key], value, rtol=1e-5, atol=1e-9, msg=key)
 
 
-@pytest.mark.filterwarnings("ignore::lightning_nc.tasks.notices.NeuralCollapseWarning")
+@pytest.mark.filterwarnings("ignore::lightning_nc.NeuralCollapseWarning")
 @pytest.mark.parametrize(
     "read",
     [
         lambda m: m.statistics().counts.sum(),
         lambda m: len(m.sample().target),
         lambda m: m.compute()["nc0/num_samples"],
-        lambda m: m.accumulated().tallies.predicted,
+        lambda m: m.evidence().tallies.predicted,
         lambda m: m.state_dict()["counts"].sum(),
         lambda m: m.to(torch.bfloat16).statistics().counts.sum(),
         lambda m: m.clone().statistics().counts.sum(),
@@ -128,7 +130,7 @@ def test_batches_with_and_without_decisions_may_wait_together():
     metric.update(given.features[:7], given.target[:7])
     metric.update(given.features[7:10], given.target[7:10], predicted=given.target[7:10])
     metric.update(given.features[10:11], given.target[10:11], predicted=given.target[10:11] - 1)
-    tallies = metric.accumulated().tallies
+    tallies = metric.evidence().tallies
     assert int(tallies.predicted) == 4
     assert int(tallies.correct) == 3
     assert metric.sample().predicted.tolist()[:8] == [UNKNOWN] * 7 + [int(given.target[7])]

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from coarse import CoarseProducts
+from support.coarse import CoarseProducts
 
-from lightning_nc.stream import products as symmetric_matrices
-from lightning_nc.stream.products import add_symmetric_product_, fold_, gram, symmetric, trace_along
+from lightning_nc.stream import products
+from lightning_nc.stream.products import add_symmetric_product_, fold_
+from lightning_nc.values.symmetric import mirror_
 
 
 def product_error(rows):
@@ -32,7 +33,7 @@ def test_a_product_is_as_good_as_float32_where_products_are_exact(rows):
 
 @ROWS
 def test_a_product_is_as_good_as_float32_where_factors_are_rounded(rows, monkeypatch):
-    monkeypatch.setattr(symmetric_matrices, "float32_products_are_exact", lambda device: False)
+    monkeypatch.setattr(products, "float32_products_are_exact", lambda device: False)
     assert product_error(factor(rows)) < 1e-6
     with CoarseProducts() as mode:
         assert product_error(factor(rows)) < 1e-6
@@ -45,11 +46,11 @@ def test_panels_cover_all_on_and_above_the_diagonal_and_folding_moves_it(width):
     part, total = torch.zeros(width, width), torch.ones(width, width, dtype=torch.float64)
     add_symmetric_product_(part, x)
     expected = x.double().T @ x.double()
-    torch.testing.assert_close(symmetric(part).double(), expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(mirror_(part.clone()).double(), expected, rtol=0, atol=1e-4)
     if width > 512:
         assert part.count_nonzero() < 0.8 * width * width
     fold_(total, part)
-    torch.testing.assert_close(symmetric(total), 1 + expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(mirror_(total), 1 + expected, rtol=0, atol=1e-4)
     assert part.triu().count_nonzero() == 0
 
 
@@ -62,17 +63,6 @@ def test_rounded_factors_would_be_seen(rows):
 def test_the_parts_of_a_factor_are_bfloat16_and_add_up_exactly():
     x = torch.cat([torch.randn(1000, 1, generator=torch.Generator().manual_seed(0)), torch.zeros(1, 1)])
     x = x * 10.0 ** torch.linspace(-6, 6, len(x))[:, None]
-    parts = symmetric_matrices._bfloat16_parts(x)
+    parts = products._bfloat16_parts(x)
     assert all(torch.equal(part, part.bfloat16().float()) for part in parts)
     assert torch.equal(sum(part.double() for part in parts), x.double())
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 1), (257, 40), (600, 900), (40, 2100)])
-def test_a_gram_matrix_and_a_trace_along_rows_are_those_of_whole_products(shape):
-    rows = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    expected = rows @ rows.T
-    torch.testing.assert_close(gram(rows), expected)
-    assert torch.equal(gram(rows), gram(rows).T)
-    factor = torch.randn(shape[1], 30, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    square = factor @ factor.T
-    torch.testing.assert_close(trace_along(rows, square), (rows @ square @ rows.T).trace())

@@ -1,6 +1,6 @@
 """Runs that take a minute, each in a process of its own.
 
-``python tests/long_runs.py NAME`` prints what a run has come to, as JSON.
+``python -m support.long_runs NAME`` in tests/ prints what a run has come to, as JSON.
 """
 
 import gc
@@ -13,6 +13,7 @@ import warnings
 import lightning as L
 import torch
 from benchmarks.measure import peak
+from support.oracles import two_pass_statistics
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -51,13 +52,11 @@ def hundred_thousand_batches():
         metric.update(features, target)
     got = metric.statistics()
     exact, label = h.reshape(-1, width).double(), y.reshape(-1)
-    means = torch.stack([exact[label == c].mean(0) for c in range(classes)])
-    r = exact - means[label]
-    scatter = r.T @ r
-    squares = torch.stack([r[label == c].square().sum() for c in range(classes)])
-    spread = r.square().mean().sqrt()
+    found = two_pass_statistics(exact.numpy(), label.numpy(), classes)
+    counts, means, scatter, squares = map(torch.from_numpy, found)
+    spread = (squares.sum() / exact.numel()).sqrt()
     return {
-        "counts": (got.counts - label.bincount()).abs().max().item(),
+        "counts": (got.counts - counts).abs().max().item(),
         "means": ((got.means - means) / spread).abs().max().item(),
         "scatter": ((got.scatter - scatter).norm() / scatter.norm()).item(),
         "sums_of_squares": ((got.sums_of_squares - squares) / squares).abs().max().item(),

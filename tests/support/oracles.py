@@ -17,10 +17,6 @@ import math
 
 import numpy as np
 
-# --------------------------------------------------------------------------------------
-# Statistics
-# --------------------------------------------------------------------------------------
-
 
 def two_pass_statistics(
     features: np.ndarray, target: np.ndarray, num_classes: int
@@ -104,11 +100,6 @@ def simplex_etf(
     return frame @ rotation.T
 
 
-# --------------------------------------------------------------------------------------
-# Shared arithmetic
-# --------------------------------------------------------------------------------------
-
-
 def quotient(numerator: float, denominator: float) -> float:
     """Divide; NaN where the denominator is 0 and the measure has no value."""
     if denominator == 0:
@@ -145,11 +136,6 @@ def etf_gram(num_classes: int) -> np.ndarray:
     """(I - J/C) / sqrt(C-1), the simplex ETF's Gram matrix, Frobenius norm 1 (Zhu et al. 2021)."""
     centering = np.eye(num_classes) - np.ones((num_classes, num_classes)) / num_classes
     return centering / math.sqrt(num_classes - 1)
-
-
-# --------------------------------------------------------------------------------------
-# NC1: variability
-# --------------------------------------------------------------------------------------
 
 
 def rank_of_means(means: np.ndarray) -> int:
@@ -243,11 +229,6 @@ def variability_collapse_index(features: np.ndarray, counts: np.ndarray, means: 
     return float(1 - trace / min(num_features, len(means) - 1))
 
 
-# --------------------------------------------------------------------------------------
-# NC2: geometry of the rows X, the centered means or the classifier's rows
-# --------------------------------------------------------------------------------------
-
-
 def equinorm(rows: np.ndarray) -> float:
     """Std over mean of the norms |x_c| (Papyan et al. 2020, NC2 equinorm)."""
     norms = np.array([np.linalg.norm(row) for row in rows])
@@ -280,11 +261,6 @@ def log_distance_variation(rows: np.ndarray) -> float:
     return quotient(np.std(values), abs(np.mean(values)))
 
 
-# --------------------------------------------------------------------------------------
-# NC3: the classifier against the centered means
-# --------------------------------------------------------------------------------------
-
-
 def self_duality(weight: np.ndarray, centered: np.ndarray) -> float:
     """| W/|W|_F - M/|M|_F |_F squared (Papyan et al. 2020, NC3)."""
     return float(np.sum((normalize(weight) - normalize(centered)) ** 2))
@@ -308,11 +284,6 @@ def bias_collapse(weight: np.ndarray, bias: np.ndarray | None, means: np.ndarray
     return float(np.linalg.norm(global_logits - global_logits.mean()))
 
 
-# --------------------------------------------------------------------------------------
-# NC4: decisions
-# --------------------------------------------------------------------------------------
-
-
 def nearest_class_center(features: np.ndarray, means: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Label of argmin_c |h - mu_c| over the seen classes (Papyan et al. 2020, NC4)."""
     nearest = np.zeros(len(features), dtype=np.int64)
@@ -334,11 +305,6 @@ def share_different(a: np.ndarray, b: np.ndarray) -> float:
     if a.shape != b.shape:
         raise ValueError(f"expected labelings of the same rows, got {a.shape} and {b.shape}")
     return int(np.sum(a != b)) / len(a)
-
-
-# --------------------------------------------------------------------------------------
-# All of them
-# --------------------------------------------------------------------------------------
 
 
 def _weight_measures(

@@ -1,18 +1,20 @@
 """Features, labels and classifiers with known difficulties, and how to compare what is measured."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 
 import jaxtyping
 import numpy as np
 import torch
-from oracles import reference_measures
+from support.oracles import reference_measures, two_pass_statistics
 from torch import Tensor
 
-from lightning_nc import LinearClassifier, NeuralCollapse
+from lightning_nc import ClassStatistics, FeatureSample, LinearClassifier, NeuralCollapse
+from lightning_nc.functional import MEASURES, ClassEvidence, count_decisions, evaluate, values_of
+from lightning_nc.values import Decisions, Tallies
 
 # tensors here are tiny: several threads would only wait for one another
 torch.set_num_threads(1)
@@ -90,6 +92,11 @@ def streamed(problem: Problem, sizes: Sequence[int] = UNEVEN, **settings) -> Neu
     for features, target, logits in problem.batches(sizes):
         metric.update(features, target, logits, problem.classifier)
     return metric
+
+
+def of_default(reference: Mapping[str, float]) -> dict[str, float]:
+    """What a reference says of the measures that are logged without being asked for."""
+    return {key: value for key, value in reference.items() if MEASURES[key].default}
 
 
 def assert_measures(values, reference, relative=RELATIVE, absolute=ABSOLUTE) -> None:
@@ -172,13 +179,16 @@ def gaussian_classes(
 
 def near_collapse(nc1: float, num_features: int, size: float = 1.0, rows: int = 1200) -> Problem:
     """Ten classes with an NC1 of about ``nc1``, their means offset by three standard deviations."""
-    generator = torch.Generator().manual_seed(round(-math.log10(nc1)))
-    target = torch.randint(10, (rows,), generator=generator)
-    means = torch.randn(10, num_features, generator=generator, dtype=torch.float64) + 3
-    noise = torch.randn(rows, num_features, generator=generator, dtype=torch.float64)
-    features = size * (means[target] + math.sqrt(nc1) * noise)
-    weight = torch.randn(10, num_features, generator=generator)
-    return Problem(features.float(), target, 10, weight)
+    drawn = gaussian_classes(
+        [rows // 10] * 10,
+        num_features,
+        spread=math.sqrt(nc1),
+        offset=3.0,
+        bias=False,
+        dtype=torch.float64,
+        seed=round(-math.log10(nc1)),
+    )
+    return replace(drawn, features=(size * drawn.features).float())
 
 
 _MAKERS: dict[str, Callable[[], Problem]] = {
@@ -214,6 +224,60 @@ def problem(name: str) -> Problem:
 def as_numpy(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
     """Features in float64 and labels."""
     return problem.features.double().numpy(), problem.target.numpy()
+
+
+def two_passes(given: Problem) -> ClassStatistics:
+    """Statistics of the rows by the independent reference."""
+    found = two_pass_statistics(*as_numpy(given), given.num_classes)
+    counts, means, scatter, sums = map(torch.from_numpy, found)
+    return ClassStatistics(counts, means, scatter, sums)
+
+
+def statistics_of(given: Problem, covariance: str = "pooled") -> ClassStatistics:
+    """Statistics of the rows."""
+    return ClassStatistics.from_batch(given.features, given.target, given.num_classes, covariance)
+
+
+def sample_of(given: Problem) -> FeatureSample:
+    """A sample that holds all rows, with the network's decisions."""
+    return FeatureSample(given.features, given.target, given.predicted, seen=len(given.target))
+
+
+def decisions_of(given: Problem) -> Decisions:
+    """The decisions on all rows."""
+    rows = torch.tensor(len(given.target))
+    return count_decisions(
+        sample_of(given),
+        statistics_of(given),
+        stands_for=rows,
+        predicted=rows,
+        correct=(given.predicted == given.target).sum(),
+    )
+
+
+def tallies_of(given: Problem, **counts: int) -> Tallies:
+    """Counts of rows: all decisions are known, and nothing was left out but what ``counts`` says."""
+    known = {"predicted": len(given.target), "correct": int((given.predicted == given.target).sum())}
+    told = {**dict.fromkeys(Tallies._fields, 0), **known, **counts}
+    return Tallies(**{name: torch.tensor(n) for name, n in told.items()})
+
+
+def evidence_of(given: Problem, **tallies: int) -> ClassEvidence:
+    """All that a stage of these rows leaves behind."""
+    return ClassEvidence(
+        statistics_of(given),
+        given.classifier,
+        sample_of(given),
+        tallies_of(given, **tallies),
+        counts={"decisions": decisions_of(given).as_vector()},
+    )
+
+
+def measured(given: Problem) -> dict[str, float]:
+    """Every measure, by the functions alone."""
+    evidence = ClassEvidence.of(statistics_of(given), given.classifier, decisions_of(given))
+    values = values_of(evaluate(MEASURES.values(), evidence))
+    return {key: float(value) for key, value in values.items()}
 
 
 @contextmanager

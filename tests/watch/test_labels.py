@@ -37,7 +37,7 @@ Pair = namedtuple("Pair", "x y")
         ({"x": X, "class": Y}, "class"),
         (Record(X, Y), "labels"),
         ({"deep": {"er": Y}}, lambda batch: batch["deep"]["er"]),
-        ({"deep": {"er": Y}}, "training.take_deep"),
+        ({"deep": {"er": Y}}, "support.training.take_deep"),
         ({"deep": {"er": Y}}, "deep.er"),
         ({"first": (X, X), "second": [X, Y]}, "second.1"),
         ((X, Record(X, Y)), "1.labels"),

@@ -1,0 +1,84 @@
+"""The table of pictures: each line draws what it promises, from what it needs."""
+
+import pytest
+from matplotlib.figure import Figure
+from support.drawings import drawn, run
+from support.problems import evidence_of, gaussian_classes, problem, statistics_of
+
+from lightning_nc.figures import PICTURES, Look, draw
+from lightning_nc.functional import ClassEvidence
+
+OF_A_STAGE = [name for name, picture in PICTURES.items() if picture.when == "stage"]
+
+
+def test_the_table_names_each_picture_once():
+    assert all(name == picture.name for name, picture in PICTURES.items())
+    assert OF_A_STAGE == ["cosines", "plane", "spectra", "classes"]
+    assert [name for name, picture in PICTURES.items() if picture.animated] == ["plane"]
+
+
+@pytest.mark.parametrize("name", OF_A_STAGE)
+@pytest.mark.parametrize("classes", ["random", "two classes", "missing classes"])
+def test_every_picture_of_a_stage_is_drawn_from_evidence(name, classes):
+    evidence = evidence_of(problem(classes))
+    assert PICTURES[name].suits(evidence)
+    figure, _ = draw(name, evidence)
+    assert isinstance(figure, Figure)
+    assert len(figure.axes) >= 1
+    drawn(figure)
+
+
+@pytest.mark.parametrize("name", [name for name in OF_A_STAGE if PICTURES[name].takes_axes])
+def test_a_picture_with_a_single_part_goes_into_given_axes(name):
+    figure = Figure()
+    left, right = figure.subplots(1, 2)
+    returned, axis = draw(name, evidence_of(problem("random")), ax=right)
+    assert returned is figure
+    assert axis is right
+    assert right.has_data()
+    assert not left.has_data()
+
+
+@pytest.mark.parametrize(
+    ("name", "ax", "message"),
+    [
+        ("summary", False, r"one of 'cosines', 'plane', 'spectra', 'classes', but got 'summary'"),
+        ("classes", True, r"one of 'cosines', 'plane', 'spectra' \(with ax\), but got 'classes'"),
+    ],
+)
+def test_other_pictures_are_refused_with_those_that_there_are(name, ax, message):
+    axis = Figure().subplots() if ax else None
+    with pytest.raises(ValueError, match=f"Expected picture to be {message}"):
+        draw(name, evidence_of(problem("random")), ax=axis)
+
+
+def test_a_picture_is_left_out_where_its_evidence_is_missing():
+    bare = ClassEvidence.of(statistics_of(problem("random")))
+    assert {name for name in OF_A_STAGE if PICTURES[name].suits(bare)} == {
+        "cosines",
+        "spectra",
+        "classes",
+    }
+    one_class = ClassEvidence.of(statistics_of(problem("one class")))
+    assert not [name for name in OF_A_STAGE if PICTURES[name].suits(one_class)]
+
+
+@pytest.mark.parametrize("name", [name for name in PICTURES if name not in OF_A_STAGE])
+def test_pictures_of_a_run_are_drawn_from_its_history(name):
+    figure, _ = PICTURES[name].draw(
+        run(3, prefix="my/"), Look(layers=("a",), stage="val", prefix="my/"), None
+    )
+    assert figure.axes[0].has_data()
+    drawn(figure)
+
+
+def test_the_classes_seen_keep_their_names():
+    evidence = evidence_of(gaussian_classes([6, 9, 4, 9, 0], 6))
+    names = ("ant", "bee", "cat", "dog", "elk")
+    look = Look(class_names=names)
+    assert look.names_of_seen(evidence) == ["ant", "bee", "cat", "dog"]
+    assert Look().names_of_seen(evidence) is None
+    shown = draw("cosines", evidence, look)[1][0].get_xticklabels()
+    assert [label.get_text() for label in shown] == ["ant", "bee", "cat", "dog"]
+    legend = draw("plane", evidence, look)[1].get_legend().get_texts()
+    assert {"ant", "bee", "dog"} <= {text.get_text() for text in legend}

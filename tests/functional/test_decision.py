@@ -1,0 +1,62 @@
+"""NC4: the network's decisions against those of the nearest class center."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from support.problems import decisions_of, evidence_of, problem, statistics_of
+
+from lightning_nc import FeatureSample
+from lightning_nc import functional as F
+from lightning_nc.functional import count_decisions
+from lightning_nc.functional.decision import decisions_of_own_rows
+from lightning_nc.values import UndefinedMeasure
+
+
+@pytest.mark.parametrize(
+    ("function", "missing"),
+    [
+        (F.ncc_mismatch, "the network's decisions are not known"),
+        (F.accuracy, "the network's decisions are not known"),
+        (F.ncc_accuracy, "no row was sampled"),
+    ],
+)
+def test_decisions_that_were_never_seen_have_no_share(function, missing):
+    nothing = FeatureSample(torch.zeros(0, 32), torch.zeros(0, dtype=torch.long), None, seen=0)
+    zero = torch.tensor(0)
+    statistics = statistics_of(problem("random"))
+    decisions = count_decisions(nothing, statistics, stands_for=zero, predicted=zero, correct=zero)
+    with pytest.raises(UndefinedMeasure, match=missing):
+        function(decisions)
+
+
+def test_rows_without_a_known_decision_count_for_the_center_alone():
+    given = problem("random")
+    predicted = given.predicted.clone()
+    predicted[:100] = -1
+    h, y = given.features, given.target
+    statistics = statistics_of(given)
+    decisions = count_decisions(
+        FeatureSample(h, y, predicted, seen=len(y)),
+        statistics,
+        stands_for=torch.tensor(len(y)),
+        predicted=torch.tensor(500),
+        correct=torch.tensor(77),
+    )
+    center = F.nearest_class_center(h.double(), statistics)
+    wrong = (center != predicted)[100:].double().mean()
+    assert float(F.ncc_mismatch(decisions)) == pytest.approx(float(wrong))
+    assert float(F.ncc_accuracy(decisions)) == pytest.approx(float((center == y).double().mean()))
+    assert float(F.accuracy(decisions)) == 77 / 500
+
+
+def test_the_counts_of_two_ranks_add_up_to_those_of_all_rows():
+    given = problem("random")
+    whole = evidence_of(given)
+    halves = [
+        evidence_of(replace(given, features=given.features[part], target=given.target[part]))
+        for part in (slice(200), slice(200, None))
+    ]
+    merged = replace(whole, all_classes=halves[0].all_classes.merge(halves[1].all_classes))
+    counted = sum(decisions_of_own_rows(half, merged) for half in halves)
+    torch.testing.assert_close(counted, decisions_of(given).as_vector())

@@ -1,0 +1,109 @@
+"""A metric in a checkpoint."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from support.metrics import add, blank
+from support.problems import (
+    assert_measures,
+    assert_statistics,
+    gaussian_classes,
+    problem,
+    streamed,
+    two_passes,
+)
+from torch import nn
+
+pytestmark = pytest.mark.usefixtures("small_backlog")
+
+
+def test_the_state_dict_is_empty():
+    metric = streamed(problem("random"))
+    assert metric.state_dict() == {}
+    assert nn.ModuleDict({"metric": metric}).state_dict() == {}
+    assert list(metric.parameters()) == list(metric.buffers()) == []
+
+
+def test_a_state_that_was_made_persistent_survives_a_checkpoint():
+    given = problem("random")
+    metric, loaded = streamed(given), blank(given)
+    for each in (metric, loaded):
+        each.persistent(True)
+    loaded.load_state_dict(metric.state_dict())
+    assert_statistics(loaded.statistics(), metric.statistics(), relative=1e-12)
+    assert torch.equal(loaded.sample().target, metric.sample().target)
+
+
+def test_a_loaded_metric_goes_on_and_leaves_the_checkpoint_as_it_is():
+    given = problem("random")
+    metric, loaded = blank(given), blank(given)
+    metric.persistent(True)
+    add(metric, given, slice(300))
+    saved = metric.state_dict()
+    before = copy.deepcopy(saved)
+    loaded.load_state_dict(saved)
+    add(loaded, given, slice(300, None))
+    assert_measures(loaded.compute(), given.reference)
+    assert all(torch.equal(saved[name], t) for name, t in before.items() if name != "unshared")
+
+
+def persistent(width=256, **settings):
+    """A metric whose state is saved, and the problem that it has seen in part."""
+    given = gaussian_classes([40] * 3, width, offset=2.0)
+    metric = blank(given, **settings)
+    metric.persistent(True)
+    add(metric, given, slice(70))
+    add(metric, given, slice(70, None))
+    return metric, given
+
+
+def test_the_scatter_that_is_saved_is_whole():
+    metric, given = persistent()
+    expected = two_passes(given).scatter
+    largest = float(expected.abs().max())
+    for scatter in (metric.state_dict()["scatter"], metric.scatter):
+        assert torch.equal(scatter, scatter.T)
+        torch.testing.assert_close(scatter, expected, rtol=0, atol=1e-6 * largest)
+
+
+def test_the_scatter_is_whole_after_every_batch():
+    given = gaussian_classes([40] * 3, 256, offset=2.0)
+    metric = blank(given)
+    for stop, (h, y, _) in zip(range(17, 200, 17), given.batches((17,)), strict=False):
+        metric.update(h, y)
+        assert torch.equal(metric.scatter, metric.scatter.T)
+        rows = replace(given, features=given.features[:stop], target=given.target[:stop])
+        expected = two_passes(rows).scatter
+        largest = float(expected.abs().max())
+        torch.testing.assert_close(metric.scatter, expected, rtol=0, atol=1e-6 * largest)
+
+
+def as_older_versions_saved(metric):
+    """The scatter above the diagonal alone, and empty tensors for what is not kept."""
+    state, width = metric.state_dict(), metric.num_features
+    scatter = state.get("scatter", torch.zeros(0, 0, dtype=torch.float64))
+    return {
+        **state,
+        "unshared": torch.tensor(torch.nan, dtype=torch.float64),
+        "scatter": scatter.triu() + torch.full_like(scatter, 7.0).tril(-1),
+        # all that was in it was moved into the other one whenever a state was saved
+        "scatter_float32": torch.zeros_like(scatter, dtype=torch.float32),
+        "class_scatter": state.get("class_scatter", torch.zeros(0, width, width, dtype=torch.float64)),
+    }
+
+
+@pytest.mark.parametrize("covariance", ["pooled", "per_class", "none"])
+def test_a_state_dict_of_an_older_version_loads_and_goes_on(covariance):
+    settings = {"covariance": covariance, "measures": ["default"]}
+    metric, given = persistent(width=96, **settings)
+    saved = as_older_versions_saved(metric)
+    loaded = blank(given, **settings)
+    loaded.persistent(True)
+    loaded.load_state_dict(saved)
+    assert_statistics(loaded.statistics(), metric.statistics(), relative=1e-12)
+    for each in (metric, loaded):
+        add(each, given, slice(30))
+    assert_statistics(loaded.statistics(), metric.statistics(), relative=1e-12)
+    assert int(loaded.evidence().tallies.predicted) == 150

@@ -1,0 +1,43 @@
+"""What a dashboard says: TensorBoard's charts, and the latest values in words."""
+
+from lightning_nc.functional import MEASURES
+from lightning_nc.report.dashboard import card, headlines, layout, stages_of
+from lightning_nc.values import History
+
+
+def test_the_dashboard_has_the_headlines_first_and_then_all_in_their_order():
+    charts = layout(MEASURES, prefix="a.b/")
+    assert list(charts) == ["Neural collapse"] + [f"Neural collapse: all of NC{i}" for i in range(5)]
+    assert [title[:3] for title in charts["Neural collapse"]] == ["NC1", "NC2", "NC3", "NC4", "acc"]
+    assert sum(len(inner) for title, inner in charts.items() if "all" in title) == len(MEASURES)
+    assert charts["Neural collapse"]["NC4 ncc_mismatch"] == [
+        "Multiline",
+        [r".*a\.b/nc4/ncc_mismatch/.*"],
+    ]
+
+
+def test_only_what_is_measured_has_a_chart():
+    charts = layout(["nc4/ncc_mismatch", "custom/mine"])
+    assert [list(inner) for inner in charts.values()] == [["NC4 ncc_mismatch"], ["ncc_mismatch"]]
+
+
+def test_the_card_tells_values_trends_and_nothing_of_what_was_never_logged():
+    history = History()
+    for epoch, (cdnv, accuracy) in enumerate(
+        [(4.0, 0.5), (2.0, 0.75), (0.25, 0.75), (float("nan"), 1.0)]
+    ):
+        values = {"nc1/cdnv/val": cdnv, "nc0/accuracy/val": accuracy, "nc0/num_samples/train": 12000.0}
+        history = history.extended(epoch, epoch, values)
+    lines = card(history).splitlines()
+    assert "after epoch 3" in lines[0]
+    assert "| nc1/cdnv | mean pairwise class-distance normalized variance |  | nan | 0 |" in lines
+    assert any(line.startswith("| nc0/accuracy |") and "| 1 ↑ |" in line for line in lines)
+    assert any("12,000 →" in line for line in lines)
+    assert card(History()) == ""
+    assert stages_of(history) == ["train", "val"]
+
+
+def test_headlines_are_those_of_the_classifiers_input():
+    assert headlines({"p/nc4/ncc_mismatch/val/neck": 1.0, "p/nc4/ncc_mismatch/val": 0.5}, "p/") == {
+        "p/NC4 val": 0.5
+    }
