@@ -1,7 +1,7 @@
 """The house, read from its source: ``python tests/house.py`` prints what breaks its rules.
 
-Who may import what, by folder; files of at most 320 lines; functions of at most 30 lines of code; at most
-five attributes that change after a class was made. It exits with 1 if anything does.
+Who may import what, by folder; files of at most 320 lines; functions of at most 30 lines of code; at
+most five attributes that change after a class was made. It exits with 1 if anything does.
 """
 
 import ast
@@ -106,7 +106,8 @@ def findings(path: Path, source: str) -> Iterator[str]:
             yield f"{where}:{line}: {name} has {length} lines of code"
     for name, attributes in changing(tree):
         if len(attributes) > MOST_CHANGING and name not in MAY_CHANGE:
-            yield f"{where}: {name} changes {len(attributes)} attributes: {', '.join(sorted(attributes))}"
+            listed = ", ".join(sorted(attributes))
+            yield f"{where}: {name} changes {len(attributes)} attributes: {listed}"
 
 
 def main() -> int:
