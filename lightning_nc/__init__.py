@@ -46,7 +46,7 @@ except PackageNotFoundError:  # run from a source tree that was not installed
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return [*__all__, "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -90,6 +90,7 @@ class NeuralCollapse(Metric):
             Settings(num_classes, covariance, ignore_index, tuple(measures), sample_rows, seed)
         )
         self.measures = self.task.measures
+        self.covariance, self.ignore_index = covariance, ignore_index
         self.num_classes, self.num_features = sizes = num_classes, num_features
         self._accumulator: ClassAccumulator = self.task.accumulator(sizes, self.device)
         self._classifier: LinearClassifier | None = None
@@ -167,7 +168,7 @@ class NeuralCollapse(Metric):
 
     def statistics(self) -> ClassStatistics:
         """Counts, means and scatters of this rank, or of all ranks within ``sync_context``."""
-        return (self._merged or self._accumulator.value()).all_classes
+        return self._merged.all_classes if self._merged else self._accumulator.statistics()
 
     def sample(self) -> FeatureSample:
         """The sampled rows of this rank that count."""
@@ -206,7 +207,7 @@ class NeuralCollapse(Metric):
         """Add a batch and return the measures of that batch alone; none if no row of it counts."""
         self.update(*args, **kwargs)
         s = self.task.settings
-        alone = type(self)(
+        alone = NeuralCollapse(
             self.num_classes, self.num_features, s.covariance, s.ignore_index, s.sample_rows,
             s.measures, s.seed,
             process_group=self.process_group, sync_on_compute=self.dist_sync_on_step,
@@ -262,6 +263,9 @@ class NeuralCollapse(Metric):
         self._classifier = None
         self._accumulator.reset()
 
+    def _move_list_states_to_cpu(self) -> None:
+        """No state is a list, and to look for one would bring all of them up to date."""
+
     def set_dtype(self, dst_type: str | torch.dtype) -> "NeuralCollapse":
         """Ignored: means and sums stay in float64, counts in int64."""
         return self
@@ -274,10 +278,7 @@ class NeuralCollapse(Metric):
             self.unshared, self._device = torch.tensor(torch.nan, device=device), device
         return self
 
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, metadata: Any, strict: bool, missing: list[str],
-        *args: Any,
-    ) -> None:  # fmt: skip
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         # older versions wrote states that nothing was kept in, too
         older = {"unshared", "scatter", "scatter_float32", "class_scatter"}
         names = self._accumulator.states().keys()
@@ -285,11 +286,7 @@ class NeuralCollapse(Metric):
         if "counts" in given:
             self._accumulator.load(given)
             self._update_count = max(self._update_count, self._accumulator.sample.seen > 0)
-        elif strict and any(self._persistent.values()):
-            missing += [prefix + n for n in names]
-        torch.nn.Module._load_from_state_dict(
-            self, state_dict, prefix, metadata, strict, missing, *args
-        )
+        torch.nn.Module._load_from_state_dict(self, state_dict, prefix, *args)
 
     def _sync_dist(self, dist_sync_fn: Any = None, process_group: Any = None) -> None:
         self._merged = self._evidence(Ranks(self.device, process_group or self.process_group))

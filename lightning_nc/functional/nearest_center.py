@@ -40,7 +40,13 @@ def nearest_class_center(
         >>> nearest_class_center(torch.tensor([[2.5], [7.0]]), stats)
         tensor([0, 2])
     """
-    features = features.detach()
+    with torch.autocast(features.device.type, enabled=False):
+        return _nearest(features.detach(), statistics, guess)
+
+
+def _nearest(
+    features: Float[Tensor, "B d"], statistics: ClassStatistics, guess: Int[Tensor, " B"] | None
+) -> Int[Tensor, " B"]:
     size = max(_LEAST_ROWS, _BLOCK_ENTRIES // max(statistics.means.shape))
     known = statistics.of_seen_classes
     centers = _Float32Centers(known, most_rows=size) if _suits_float32(known) else _Centers(known)

@@ -245,10 +245,11 @@ def evaluate(measures: Iterable[Measure], evidence: Evidence) -> dict[str, Outco
         'needs at least 3 classes with samples, and there are 2'
     """
     outcomes = {}
-    for measure in measures:
-        inputs = [evidence.part(name) for name in measure.needs]
-        if all(part is not None for part in inputs):
-            outcomes[measure.key] = _outcome(measure, inputs, evidence)
+    with torch.autocast(evidence.zero.device.type, enabled=False):
+        for measure in measures:
+            inputs = [evidence.part(name) for name in measure.needs]
+            if all(part is not None for part in inputs):
+                outcomes[measure.key] = _outcome(measure, inputs, evidence)
     return outcomes
 
 

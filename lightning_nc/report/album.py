@@ -88,7 +88,8 @@ class Album:
         if isinstance(evidence, ClassEvidence):
             statistics = evidence.all_classes
             check_names(self._names, statistics.num_classes)
-            if not self._classes or not bool(statistics.seen[list(self._classes)].all()):
+            known = bool(self._classes) and bool(statistics.seen[list(self._classes)].all())
+            if not known and evidence.num_classes > 1:
                 # the same ones over the whole run and in all stages
                 self._classes = largest_classes(statistics)
         return Look(self._names, self._classes, limit=1.8, stage=stage, prefix=self._prefix)

@@ -158,9 +158,10 @@ class CometWriter(FileWriter):
 
 
 WRITERS: list[type[FileWriter]] = [
-    WandbWriter, TensorBoardWriter, MlflowWriter, CometWriter, FileWriter,
+    MlflowWriter, WandbWriter, TensorBoardWriter, CometWriter, FileWriter,
 ]  # fmt: skip
-"""The first that suits a logger writes to it."""
+"""The first that suits a logger writes to it. MLflow's, which leaves no file, is the one that suits a
+logger that accepts anything (`DummyLogger`)."""
 
 
 def writer_for(logger: Any) -> FileWriter:

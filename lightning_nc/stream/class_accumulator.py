@@ -142,7 +142,11 @@ class ClassAccumulator(Accumulator):
 
         Args:
             states: Of an accumulator of the same shape.
+
+        Raises:
+            ValueError: If they are those of something else; nothing is changed.
         """
+        self.moments.require_same_shapes(states)
         self.reset()
         with own_mode(self.device):
             self.moments.copy_from(states)
@@ -225,7 +229,12 @@ class ClassAccumulator(Accumulator):
         self.settle()
         n = self.moments.running
         statistics = ClassStatistics(n.counts, n.means, None, n.sums_of_squares)
-        return ClassEvidence(statistics, None, self.sample.value(), Tallies(*self.tallies))
+        return ClassEvidence(statistics, None, self.sample.peek(), Tallies(*self.tallies))
+
+    def statistics(self) -> ClassStatistics:
+        """A copy of the statistics of all rows so far."""
+        self.settle()
+        return self.moments.statistics()
 
     def sample_value(self) -> FeatureSample:
         """The sample of all rows so far."""
@@ -241,7 +250,7 @@ class ClassAccumulator(Accumulator):
         Raises:
             ValueError: If the shapes differ.
         """
-        mine, theirs = (each.value().all_classes.to(self.device) for each in (self, other))
+        mine, theirs = (each.statistics().to(self.device) for each in (self, other))
         joined = mine.merge(theirs)
         self._leave_inference_mode()
         with own_mode(self.device):

@@ -116,6 +116,16 @@ class ClassMoments:
         """Those that are kept, by name, as they are."""
         return {name: t for name, t in self.running._asdict().items() if t is not None}
 
+    def require_same_shapes(self, states: Mapping[str, Tensor]) -> None:
+        """Raise a ValueError where :meth:`copy_from` could not take on these values."""
+        for name, mine in self.kept().items():
+            if name not in states or states[name].shape != mine.shape:
+                got = tuple(states[name].shape) if name in states else "none"
+                raise ValueError(
+                    f"Expected a state {name!r} of shape {tuple(mine.shape)}, but got {got}. Was it "
+                    "saved with other num_classes, num_features or covariance?"
+                )
+
     def copy_from(self, states: Mapping[str, Tensor]) -> None:
         """Take on other values.
 

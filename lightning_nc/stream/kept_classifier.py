@@ -54,12 +54,12 @@ class KeptClassifier:
     @property
     def sizes(self) -> tuple[int, int, int]:
         """Rows, width, and whether there is a bias."""
-        rows, width = self.value().weight.shape
-        return rows, width, int(self._bias is not None)
+        rows, width = self._weight.shape
+        return 2 if rows == 1 else rows, width, int(self._bias is not None)
 
     def sums(self) -> list[Tensor]:
         """W and b."""
-        classifier = self.value()
+        classifier = LinearClassifier(self._weight, self._bias)
         return [classifier.weight, *([] if classifier.bias is None else [classifier.bias])]
 
     def rest(self) -> list[Tensor]:
@@ -84,5 +84,6 @@ class KeptClassifier:
         """A copy of a classifier, if there is one."""
         kept = cls()
         if classifier is not None:
-            kept.keep(classifier.weight, classifier.bias)
+            copy = classifier.snapshot()
+            kept._weight, kept._bias, kept.is_kept = copy.weight, copy.bias, True
         return kept

@@ -31,7 +31,7 @@ class Scratch:
     """
 
     def __init__(self) -> None:
-        self._buffers: dict[tuple[str, torch.device], Tensor] = {}
+        self._buffers: dict[tuple[str, torch.device, int], Tensor] = {}
 
     def __call__(self, name: str, like: Tensor, dtype: torch.dtype) -> Tensor:
         """A tensor of the shape of ``like``, with arbitrary contents.
@@ -46,7 +46,9 @@ class Scratch:
         """
         if type(like) is not Tensor:  # those that stand for others, as in tracing, are not kept
             return torch.empty_like(like, dtype=dtype, memory_format=torch.contiguous_format)
-        place, size = (name, like.device), like.numel()
+        # what one stream still works on is not another's to write to
+        stream = torch.cuda.current_stream(like.device).cuda_stream if like.is_cuda else 0
+        place, size = (name, like.device, stream), like.numel()
         buffer = self._buffers.get(place)
         if buffer is None or len(buffer) < size or buffer.dtype != dtype:
             buffer = self._buffers[place] = torch.empty(size, dtype=dtype, device=like.device)

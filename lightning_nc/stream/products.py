@@ -11,6 +11,8 @@ from torch import Tensor
 from lightning_nc.values.precision import float32_products_are_exact
 from lightning_nc.values.symmetric import panels
 
+_SPLIT_ENTRIES = 2**21  # of rows in three parts, of which twelve copies are made
+
 
 def add_symmetric_product_(out: Float[Tensor, "d d"], rows: Float[Tensor, "B d"]) -> None:
     """``out += rows.T @ rows`` on and above the diagonal.
@@ -29,11 +31,20 @@ def add_symmetric_product_(out: Float[Tensor, "d d"], rows: Float[Tensor, "B d"]
         >>> out
         tensor([[25.]])
     """
-    left = right = rows.to(out.dtype)
-    if out.dtype == torch.float32 and not float32_products_are_exact(out.device):
-        high, middle, low = _bfloat16_parts(rows)
+    if out.dtype != torch.float32 or float32_products_are_exact(out.device):
+        factor = rows.to(out.dtype)
+        _add_product_(out, factor, factor)
+        return
+    for few in rows.split(max(1, _SPLIT_ENTRIES // max(1, rows.shape[1]))):
+        high, middle, low = _bfloat16_parts(few.to(out.dtype))
         left = torch.cat([low, high, middle, middle, high, high])
         right = torch.cat([high, low, middle, high, middle, high])
+        _add_product_(out, left, right)
+
+
+def _add_product_(
+    out: Float[Tensor, "d d"], left: Float[Tensor, "K d"], right: Float[Tensor, "K d"]
+) -> None:
     for i, j in _panels(out):
         out[i, j].addmm_(left[:, i].T, right[:, j])
 

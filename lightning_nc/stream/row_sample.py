@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lightning_nc.stream.reservoir import Reservoir, to_device
+from lightning_nc.values.precision import accumulator_dtype
 from lightning_nc.values.sample import FeatureSample
 
 _BYTES = 64 * 2**20
@@ -60,7 +61,7 @@ class RowSample:
         self.reservoir.reset()
         self._knows_decisions = False
         if self._is_handed_out:
-            self._kept = _Kept(*(part[:0].clone() for part in self._kept))
+            self._kept = _Kept(*map(torch.empty_like, self._kept))
             self._is_handed_out = False
 
     def knows_decisions(self) -> None:
@@ -93,6 +94,10 @@ class RowSample:
     def value(self) -> FeatureSample:
         """The sample, -1 as a label for rows that do not count; later rows do not change it."""
         self._is_handed_out = True
+        return self.peek()
+
+    def peek(self) -> FeatureSample:
+        """The sample, for use at once."""
         features, target, predicted = (part[: self.reservoir.size] for part in self._kept)
         return FeatureSample(features, target, predicted if self._knows_decisions else None, self.seen)
 
@@ -126,8 +131,11 @@ class RowSample:
         self._knows_decisions = bool((self._kept.predicted >= 0).any())
 
     def move(self, device: torch.device) -> None:
-        """Go to another device."""
-        self._kept = _Kept(*(part.to(device) for part in self._kept))
+        """Go to another device, in float32 where it has no float64."""
+        features, *rest = self._kept
+        wide = features.dtype == torch.float64
+        dtype = accumulator_dtype(device) if wide else features.dtype
+        self._kept = _Kept(features.to(device, dtype), *(part.to(device) for part in rest))
 
     def leave_inference_mode(self) -> None:
         """Memory that was copied in inference mode can only be changed there: copy it once more."""

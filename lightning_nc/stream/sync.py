@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from lightning_nc.values.errors import NeuralCollapseWarning, OutOfStep, RankFailed
+from lightning_nc.values.errors import NeuralCollapseWarning, OutOfStep, RankFailed, RanksDiffer
 from lightning_nc.values.precision import accumulator_dtype
 
 _SIZES, _NO_SIZE = 4, 2**62
@@ -91,7 +91,7 @@ def merge_ranks(
         The merged parts, with equal sums on all ranks. None where no rank has any.
 
     Raises:
-        ValueError: On all ranks, if their parts differ in shape.
+        RanksDiffer: On all ranks, if their parts differ in shape.
         RankFailed: On all ranks, if one of them has failed.
         OutOfStep: On this rank alone, for instance if another one has died.
     """
@@ -140,7 +140,7 @@ def _in_step(ranks: Ranks) -> Iterator[None]:
     """What goes wrong on this rank alone is of another kind than what all ranks find out together."""
     try:
         yield
-    except (ValueError, RankFailed):
+    except (RanksDiffer, RankFailed):
         raise
     except Exception as error:
         raise OutOfStep(
@@ -189,9 +189,9 @@ def _agree(
     return headers
 
 
-def _differ(most: tuple[int, ...], least: tuple[int, ...], names: Sequence[str]) -> ValueError:
+def _differ(most: tuple[int, ...], least: tuple[int, ...], names: Sequence[str]) -> RanksDiffer:
     spans = [f"{low} to {high} {n}" for low, high, n in zip(least, most, names, strict=False)]
-    return ValueError(
+    return RanksDiffer(
         f"Expected features of one shape on all ranks, but got {' and '.join(spans)}. Does a layer's "
         "width follow the size of its input (pool 'flatten')?"
     )

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -54,6 +54,10 @@ class Task(ABC):
 
     settings: Settings = Settings()
     evidence: ClassVar[type[Evidence]]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # a measure may hold a function that cannot be pickled; its name is in the settings
+        return {"settings": self.settings}
 
     @cached_property
     def measures(self) -> tuple[Measure, ...]:

@@ -11,6 +11,10 @@ class UndefinedMeasure(ValueError):  # noqa: N818 - a state of the data, not a f
     """A measure has no meaning on these data; its key is left out and the message says why."""
 
 
+class RanksDiffer(ValueError):  # noqa: N818
+    """The ranks measure what cannot be merged; raised on all of them at the same place."""
+
+
 class RankFailed(RuntimeError):  # noqa: N818 - says what has happened
     """Some rank could not take part with its data; raised on all ranks at the same place."""
 

@@ -134,3 +134,14 @@ def test_centers_are_found_in_blocks(monkeypatch):
     monkeypatch.setattr("lightning_nc.functional.nearest_center._BLOCK_ENTRIES", 70)
     blocks = F.nearest_class_center(given.features.double(), statistics_of(given))
     assert torch.equal(whole, blocks)
+
+
+def test_autocast_changes_no_decision():
+    generator = torch.Generator().manual_seed(0)
+    means = torch.randn(20, 64, generator=generator)
+    h = means.repeat(200, 1) + 2 * torch.randn(4000, 64, generator=generator)
+    y = torch.arange(20).repeat(200)
+    statistics = ClassStatistics.from_batch(h, y, num_classes=20)
+    plain = F.nearest_class_center(h, statistics)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(F.nearest_class_center(h, statistics), plain)

@@ -151,3 +151,23 @@ def test_values_without_a_usable_row_are_refused_with_the_reasons():
     )
     with pytest.raises(RuntimeError, match=left_out):
         metric.compute()
+
+
+class Ten(NeuralCollapse):
+    """Its arguments are its own."""
+
+    def __init__(self, width):
+        super().__init__(10, width)
+
+
+def test_a_metric_with_arguments_of_its_own_returns_the_measures_of_a_batch():
+    given = problem("random")
+    values = Ten(32)(given.features, given.target, given.logits, given.classifier)
+    assert values["nc0/num_samples"] == 600
+
+
+def test_states_that_are_no_lists_are_not_looked_for_after_each_update():
+    given = problem("random")
+    metric = NeuralCollapse(10, 32, compute_on_cpu=True)
+    metric.update(given.features[:7], given.target[:7])
+    assert len(metric._accumulator._backlog) == 7

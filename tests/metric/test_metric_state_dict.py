@@ -16,6 +16,8 @@ from support.problems import (
 )
 from torch import nn
 
+from lightning_nc import NeuralCollapse
+
 pytestmark = pytest.mark.usefixtures("small_backlog")
 
 
@@ -107,3 +109,28 @@ def test_a_state_dict_of_an_older_version_loads_and_goes_on(covariance):
         add(each, given, slice(30))
     assert_statistics(loaded.statistics(), metric.statistics(), relative=1e-12)
     assert int(loaded.evidence().tallies.predicted) == 150
+
+
+@pytest.mark.parametrize(
+    ("other", "text"),
+    [
+        (
+            NeuralCollapse(10, 31),
+            r"a state 'means' of shape \(10, 32\), but got \(10, 31\)\. Was it saved",
+        ),
+        (NeuralCollapse(10, 32, covariance="none"), "a state 'scatter' of shape .* but got none"),
+    ],
+)
+def test_a_state_of_other_settings_is_refused_and_changes_nothing(other, text):
+    given = problem("random")
+    metric = streamed(given)
+    other.persistent(True)
+    with pytest.raises(ValueError, match=text):
+        metric.load_state_dict(other.state_dict())
+    assert int(metric.statistics().num_samples) == 600
+
+
+def test_a_checkpoint_from_before_the_states_were_persistent_loads():
+    metric = NeuralCollapse(3, 4)
+    metric.persistent(True)
+    metric.load_state_dict({})

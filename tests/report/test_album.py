@@ -122,3 +122,10 @@ def test_a_single_frame_is_no_animation(monkeypatch):
     for _ in range(3):
         film.add(Figure())
     assert len(film.frames) == 3
+
+
+def test_a_stage_of_one_class_does_not_choose_for_the_others():
+    album = Album()
+    assert list(album.of_stage("val", evidence_of((0, 0, 5, 0)))) == []
+    plane = dict(album.of_stage("train", evidence_of((5, 5, 5, 5))))["neural_collapse/plane/train"]
+    assert {"class 0", "class 1", "class 2"} <= set(labels_of(plane))

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers.logger import DummyLogger
 from matplotlib.figure import Figure
 
 from lightning_nc.report.writers import (
@@ -113,3 +114,11 @@ def test_one_that_fails_is_said_and_the_others_are_written_to():
     [text] = told
     assert "str could not take" in text
     assert "OSError: disk full" in text
+
+
+def test_a_logger_that_accepts_anything_leaves_no_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    writer = writer_for(DummyLogger())
+    writer.figure("a", Figure(), 1)
+    writer.animation("a", b"GIF89a", 1)
+    assert list(tmp_path.iterdir()) == []

@@ -1,5 +1,6 @@
 """What a label means: classes, rows that do not count, and the network's decision."""
 
+import pickle
 import re
 
 import numpy as np
@@ -167,3 +168,15 @@ def test_the_decision_among_many_logits_is_the_first_largest(num_classes, values
     assert torch.equal(decide(logits.bfloat16().reshape(3, 3, -1)), expected)
     first = np.array([np.argmax(row) for row in logits.numpy()])  # NaN is the largest here, too
     assert expected.tolist() == first.tolist()
+
+
+nobody_pickles_this = lambda statistics: statistics.within_trace  # noqa: E731
+
+
+def test_a_task_is_pickled_by_the_names_of_its_measures():
+    chosen = Settings(measures=("nc1/cdnv", "test_multiclass.nobody_pickles_this"))
+    task = Multiclass(chosen)
+    names = [measure.key for measure in task.measures]
+    copy = pickle.loads(pickle.dumps(task))
+    assert copy.settings == chosen
+    assert [measure.key for measure in copy.measures] == names
