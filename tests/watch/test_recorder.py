@@ -85,6 +85,16 @@ def test_reset_forgets_rows_and_classifier():
     assert float(found["nc0/num_samples"]) == 40
 
 
+def test_a_stage_that_no_measure_suits_is_not_called_empty():
+    h, y = rows(40)
+    recorder = recorder_of(measures=("nc2/means_equinorm",))
+    recorder.add(forward(h[y < 2]), y[y < 2], num_rows=C)
+    recorded = recorder.close()
+    assert values_of(recorded.outcomes[HEAD]) == {}
+    [left_out] = [text for (kind, _), text in recorded.notices.items() if kind != "absent"]
+    assert left_out.startswith("nc2/means_equinorm left out: needs at least 3 classes")
+
+
 def test_an_empty_stage_is_explained():
     recorded = recorder_of().close()
     assert recorded.outcomes == {}
