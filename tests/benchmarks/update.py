@@ -53,4 +53,19 @@ def _case(classes, width, rows, quick, device):
     for name in list(functions)[1:]:
         values = ratios(seconds[name], seconds["product"])
         yield Row.of("update", case, f"{name} / product", values, target_of(width))
+    if classes > 10_000:
+        share = _share_of_a_step(features, target, logits)
+        yield Row.of("update", case, "search for the largest logit / step of the last layer", share)
     yield Row.of("update", case, "product, ms", [1e3 * s / block for s in seconds["product"]])
+
+
+def _share_of_a_step(features, target, logits):
+    """What the search takes, of forward and backward of the layer that the logits come from."""
+    head = torch.nn.Linear(features.shape[1], logits.shape[1], device=features.device)
+    inputs = features.clone().requires_grad_()
+
+    def step():
+        torch.nn.functional.cross_entropy(head(inputs), target).backward()
+
+    seconds = alternate({"search": lambda: logits.argmax(1), "step": step}, 2)
+    return ratios(seconds["search"], seconds["step"])
