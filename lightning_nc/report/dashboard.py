@@ -46,7 +46,7 @@ def layout(keys: Iterable[str], prefix: str = "") -> dict[str, dict[str, list[ob
 
 def _chart(key: str, prefix: str) -> list[object]:
     # TensorBoard matches from the start of a tag, before which a logger may put a prefix of its own
-    return ["Multiline", [f".*{re.escape(prefix)}{key}/.*"]]
+    return ["Multiline", [f".*{re.escape(prefix)}{Key(key, stage='.*')}"]]
 
 
 def card(history: History, prefix: str = "") -> str:

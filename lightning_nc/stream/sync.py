@@ -175,7 +175,7 @@ def _agree(
         rows.append([0 if part is None else world - rank, *largest, *smallest])
     table = torch.tensor(rows, dtype=torch.int64, device=ranks.device)
     dist.all_reduce(table, op=dist.ReduceOp.MAX, group=ranks.group)
-    (lowest_failed, *_), *agreed = table.tolist()
+    (lowest_failed, *_), *agreed = table.tolist()  # sync ok: once per stage
     if lowest_failed:
         raise RankFailed(
             f"Rank {world - lowest_failed} could not take part with its data; its own message says why."
