@@ -18,14 +18,16 @@ def blocks(language, text=README):
     return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
 
 
-def test_the_table_lists_every_key_with_its_value_at_collapse():
+def test_the_table_lists_the_logged_keys_with_their_values_at_collapse():
     rows = {}
     for line in README.splitlines():
         if line.startswith("| `nc") and line.count("|") >= 4:
             cells = line.replace("\\|", "/").strip("|").split("|")
             for key in re.findall(r"`(nc\d/[a-z_]+)`", cells[0]):
                 rows[key] = cells[-1].strip()
-    assert set(rows) == set(MEASURES)
+    default = {key for key, measure in MEASURES.items() if measure.default}
+    assert default <= set(rows) <= set(MEASURES)
+    assert len(rows) >= 24
     for key, collapse in rows.items():
         if key != "nc4/ncc_accuracy":
             assert collapse == MEASURES[key].at_collapse, key

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from support.problems import VCI, Problem, assert_statistics
+from support.problems import VCI, Problem, assert_statistics, with_reference
 
 from lightning_nc import NeuralCollapse
 
 quiet = pytest.mark.filterwarnings("ignore::lightning_nc.NeuralCollapseWarning")
-EVERYTHING = {"measures": ["*"]}
+EVERYTHING = {"measures": with_reference()}
 # without a scatter they have no value
 NEED_COVARIANCE = ("nc1/within_between_pinv", VCI)
 

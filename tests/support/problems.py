@@ -13,7 +13,14 @@ from support.oracles import reference_measures, two_pass_statistics
 from torch import Tensor
 
 from lightning_nc import ClassStatistics, FeatureSample, LinearClassifier, NeuralCollapse
-from lightning_nc.functional import MEASURES, ClassEvidence, count_decisions, evaluate, values_of
+from lightning_nc.functional import (
+    MEASURES,
+    ClassEvidence,
+    count_decisions,
+    evaluate,
+    select,
+    values_of,
+)
 from lightning_nc.values import Decisions, Tallies
 
 # tensors here are tiny: several threads would only wait for one another
@@ -85,9 +92,16 @@ class Problem:
 UNEVEN = (1, 0, 7, 64, 3, 129, 1, 32)
 
 
+@cache
+def with_reference() -> list[str]:
+    """The measures that the reference knows, in the order of the table; a new one brings its own."""
+    known = problem("random").reference
+    return [key for key in MEASURES if key in known]
+
+
 def streamed(problem: Problem, sizes: Sequence[int] = UNEVEN, **settings) -> NeuralCollapse:
     """A metric that has seen the problem batch by batch."""
-    settings = {"measures": ["*"], **settings}
+    settings = {"measures": with_reference(), **settings}
     metric = NeuralCollapse(problem.num_classes, problem.num_features, **settings)
     for features, target, logits in problem.batches(sizes):
         metric.update(features, target, logits, problem.classifier)
@@ -274,9 +288,9 @@ def evidence_of(given: Problem, **tallies: int) -> ClassEvidence:
 
 
 def measured(given: Problem) -> dict[str, float]:
-    """Every measure, by the functions alone."""
+    """Every measure that the reference knows, by the functions alone."""
     evidence = ClassEvidence.of(statistics_of(given), given.classifier, decisions_of(given))
-    values = values_of(evaluate(MEASURES.values(), evidence))
+    values = values_of(evaluate(select(with_reference()), evidence))
     return {key: float(value) for key, value in values.items()}
 
 
