@@ -66,8 +66,7 @@ class RowSample:
 
     def knows_decisions(self) -> None:
         """From now on decisions of the network are among what is added."""
-        if not self._knows_decisions:
-            self._knows_decisions = True
+        self._knows_decisions = True
 
     def add(self, features: Float[Tensor, "B d"], target: Tensor, predicted: Int[Tensor, " B"]) -> None:
         """Choose among some rows, and keep the chosen ones.
@@ -147,13 +146,11 @@ class RowSample:
         if size > capacity:
             capacity = min(self.reservoir.capacity, max(size, 2 * capacity))
         digits = torch.promote_types(self._kept.features.dtype, dtype)
-        if len(self._kept.target) == capacity and self._kept.features.dtype == digits:
-            if self._is_handed_out:
-                self._kept = _Kept(*(part.clone() for part in self._kept))
-        else:
-            self._kept = _Kept(*(_grown(part, capacity) for part in self._kept))
-            self._kept = self._kept._replace(features=self._kept.features.to(digits))
-        self._is_handed_out = False
+        fits = len(self._kept.target) == capacity and self._kept.features.dtype == digits
+        if self._is_handed_out or not fits:
+            features, *rest = (_grown(part, capacity) for part in self._kept)
+            self._kept = _Kept(features.to(digits), *rest)
+            self._is_handed_out = False
 
 
 def _grown(part: Tensor, capacity: int) -> Tensor:
