@@ -22,7 +22,7 @@ ALLOWED = {
     "tasks": {"values", "functional", "stream"},
     "watch": {"values", "tasks", "stream", "dotted_path"},
     "figures": {"values", "functional", "matplotlib"},
-    "run": {"lightning", "pytorch_lightning", "dotted_path"},
+    "run": {"lightning", "pytorch_lightning", "dotted_path", "torchmetrics"},
     "report": {
         "values", "functional", "figures", "tasks", "lightning", "pytorch_lightning", "matplotlib",
         "tensorboard",

@@ -1,25 +1,27 @@
 """The extra inference pass over the training data, as in the papers, that leaves no trace in training.
 
-Through a private loader, with every module's mode, the buffers, and the global random states put back
-afterwards.
+Through a private loader, with every module's mode, the buffers, the module's metrics, the loggers and
+the global random states put back afterwards, whatever happens in between.
 """
 
-import inspect
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
 
-from lightning_nc.dotted_path import import_function
-from lightning_nc.run.frozen_loader import ALTERNATIVE, frozen_loader
+from lightning_nc.run.frozen_loader import frozen_loader, most_batches
+from lightning_nc.run.inference import STEPS, Inference
 from lightning_nc.run.isolation import (
     buffers_of_rank_zero,
     eval_mode,
     isolated_random_state,
     without_logging,
 )
+from lightning_nc.run.loading import batches_of
+from lightning_nc.run.metrics import metrics_on_copies
 from lightning_nc.run.progress import Progress
 
 
@@ -29,7 +31,7 @@ def frozen_pass(
     loader: DataLoader,
     before: Callable[[Any], None],
     after: Callable[[Any], None],
-    inference: str | Callable[[Any, Any], Any] | None = None,
+    inference: Inference | None = None,
     max_batches: int | None = None,
     num_forwards: int = 0,
 ) -> None:
@@ -39,26 +41,28 @@ def frozen_pass(
         trainer: The Lightning Trainer, for devices and precision.
         pl_module: The LightningModule, not its DDP wrapper.
         loader: A private loader.
-        before: Called with each batch on the device, before the network runs.
+        before: Called with each batch on the device, before the network runs; once more where it runs
+            again in another way.
         after: Called with it afterwards.
-        inference: How the network runs on a batch: None (``forward`` on the inputs), the name of a
-            method that takes the batch and its index, or a function of the module and the batch.
+        inference: How the network runs on a batch. None: found out on the first one.
         max_batches: Stop after as many.
         num_forwards: Forwards that every rank makes; one without a batch for the last of them repeats
             its own, which does not count.
     """
     total = len(loader) if max_batches is None else min(max_batches, len(loader))
-    run = _runner(pl_module, inference)
+    run = (inference or Inference()).on(pl_module, reopen=before)
     with (
         buffers_of_rank_zero(pl_module, trainer.world_size),
         isolated_random_state(trainer.strategy.root_device),
         eval_mode(pl_module),
-        without_logging(pl_module),
+        metrics_on_copies(pl_module),
+        without_logging(trainer, pl_module),
         Progress(trainer, total if max_batches is None else 0) as shown,
+        closing(batches_of(loader)) as batches,
         torch.no_grad(),
     ):
         batch, index = None, -1
-        for index, raw in enumerate(itertools.islice(_loaded(loader), total)):
+        for index, raw in enumerate(itertools.islice(batches, total)):
             batch = _to_device(trainer, pl_module, raw)
             before(batch)
             with trainer.precision_plugin.forward_context():
@@ -75,18 +79,27 @@ class FrozenPass:
     """The pass of one callback, over whatever its Trainer trains on.
 
     Args:
-        inference: How the network runs on a batch, see :func:`frozen_pass`.
+        inference: How the network runs on a batch, see
+            :class:`lightning_nc.run.inference.Inference`.
+        num_workers: At least so many worker processes load the data; 0: this process does.
         seed: Of the order of the rows.
         say: Told the kind and the text of a warning.
+
+    Raises:
+        ValueError: If the number of worker processes is negative.
     """
 
     def __init__(
         self,
         inference: str | Callable[[Any, Any], Any] | None,
+        num_workers: int,
         seed: int,
         say: Callable[[str, str], None],
     ) -> None:
-        self._inference = inference
+        if num_workers < 0:
+            raise ValueError(f"Expected frozen_num_workers to be at least 0, but got {num_workers}.")
+        self._inference = Inference(inference)
+        self._num_workers = num_workers
         self._seed = seed
         self._say = say
 
@@ -105,36 +118,47 @@ class FrozenPass:
             pl_module: The LightningModule.
             before: Called with each batch on the device, before the network runs.
             after: Called with it afterwards.
-            max_batches: Stop after as many.
+            max_batches: Stop after as many: a check, before training begins.
         """
-        source = trainer.train_dataloader, trainer.num_training_batches, self._seed
-        loader, longest = (
-            frozen_loader(*source, rank=rank, world_size=trainer.world_size)
-            for rank in (trainer.global_rank, 0)
+        if max_batches is not None:
+            self._inference.forget()
+        source = trainer.train_dataloader, trainer.num_training_batches
+        loader = frozen_loader(*source, self._seed, self._num_workers)
+        self._tell(trainer)
+        frozen_pass(
+            trainer,
+            pl_module,
+            loader,
+            before,
+            after,
+            self._inference,
+            max_batches,
+            most_batches(*source),
         )
-        full = len(trainer.train_dataloader)
-        if trainer.num_training_batches < full:
+
+    def _tell(self, trainer: Any) -> None:
+        limited, full = trainer.num_training_batches, len(trainer.train_dataloader)
+        if limited < full:
             self._say(
                 "limit",
                 f"The frozen pass measures as many batches as training runs, "
-                f"{trainer.num_training_batches} of {full} (limit_train_batches, overfit_batches).",
+                f"{limited} of {full} (limit_train_batches, overfit_batches).",
             )
-        frozen_pass(
-            trainer, pl_module, loader, before, after, self._inference, max_batches, len(longest)
-        )
-
-
-def _loaded(loader: DataLoader) -> Iterator[Any]:
-    """The batches of the loader, with an error that says whose processes have failed."""
-    try:
-        yield from loader
-    except Exception as error:
-        raise RuntimeError(
-            "Expected the training data to load in worker processes of the frozen pass's own, which "
-            f"keep the data set as it is, but it failed: {type(error).__name__}: {error}. Does it "
-            "hold tensors on a GPU, or something that cannot be handed to another process? "
-            f"{ALTERNATIVE}"
-        ) from error
+        if not self._num_workers:
+            self._say(
+                "frozen workers",
+                "With frozen_num_workers=0 the frozen pass reads the training data in this process, "
+                "so what the data set keeps by itself (own random numbers, counters, caches, file "
+                "positions) is touched by it, and training may draw other numbers than without it.",
+            )
+        if self._inference.given in STEPS:
+            self._say(
+                "inference",
+                f"The frozen pass runs {self._inference.given} on the training data. The module's "
+                "torchmetrics are put back and what it logs is dropped, but lists and other attributes "
+                "that it fills itself keep what the pass adds to them. If there are any, set inference "
+                "to a method without such effects, or to a function of the module and the batch.",
+            )
 
 
 def _to_device(trainer: Any, pl_module: Any, batch: Any) -> Any:
@@ -142,40 +166,3 @@ def _to_device(trainer: Any, pl_module: Any, batch: Any) -> Any:
     batch = trainer.precision_plugin.convert_input(batch)
     batch = pl_module._on_before_batch_transfer(batch, dataloader_idx=0)
     return trainer.strategy.batch_to_device(batch, dataloader_idx=0)
-
-
-def _runner(
-    pl_module: Any, inference: str | Callable[[Any, Any], Any] | None
-) -> Callable[[Any, int], Any]:
-    if isinstance(inference, str) and "." not in inference:
-        method = getattr(pl_module, inference, None)
-        if method is None:
-            raise ValueError(
-                f"Expected inference to name a method of {type(pl_module).__name__} that takes a "
-                f"batch and its index, such as 'predict_step', but there is no {inference!r}."
-            )
-        return method
-    if inference is not None:
-        given = import_function(inference, "inference") if isinstance(inference, str) else inference
-        return lambda batch, _: given(pl_module, batch)
-    return lambda batch, _: _forward(pl_module, batch)
-
-
-def _forward(pl_module: Any, batch: Any) -> Any:
-    """``forward`` on a batch without its labels."""
-    try:
-        if isinstance(batch, Mapping):
-            known = [name for name in inspect.signature(pl_module.forward).parameters if name in batch]
-            if known:
-                return pl_module(**{name: batch[name] for name in known})
-        elif isinstance(batch, Sequence) and len(batch) > 1:
-            return pl_module(batch[0])
-        return pl_module(batch)
-    except (TypeError, ValueError, LookupError, AttributeError, NotImplementedError) as error:
-        raise ValueError(
-            f"Expected the forward of {type(pl_module).__name__} to run on the inputs of a training "
-            f"batch (a sequence's first item, a mapping's items by parameter name, else the batch), "
-            f"but it failed: {type(error).__name__}: {error}. Set inference to the name of a method "
-            "that takes the batch and its index, such as 'predict_step', or to the dotted path of a "
-            "function of the module and the batch."
-        ) from error

@@ -7,7 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning.pytorch.loggers.logger import DummyLogger
 from torch import nn
+
+from lightning_nc.run.effects_of_eval import plain_attributes, put_back, switch_to_eval
 
 
 @contextmanager
@@ -24,15 +27,9 @@ def buffers_of_rank_zero(module: nn.Module, world_size: int) -> Iterator[None]:
         if buffer is not None and 0 not in buffer.stride()
     ]
     own = [buffer.detach().clone() for _, _, buffer in places]
-    if world_size > 1 and own:
-        as_bytes = [buffer.reshape(-1).view(torch.uint8) for buffer in own]
-        shared = torch.cat(as_bytes)
-        torch.distributed.broadcast(shared, src=0)
-        contents = shared.split([len(part) for part in as_bytes])
-        with torch.no_grad():
-            for (_, _, buffer), content in zip(places, contents, strict=True):
-                buffer.copy_(content.clone().view(buffer.dtype).view(buffer.shape))
     try:
+        if world_size > 1 and own:
+            _take_those_of_rank_zero([buffer for _, _, buffer in places])
         yield
     finally:
         with torch.no_grad():
@@ -40,24 +37,50 @@ def buffers_of_rank_zero(module: nn.Module, world_size: int) -> Iterator[None]:
                 m._buffers[name] = buffer.copy_(content)
 
 
+def _take_those_of_rank_zero(buffers: list[torch.Tensor]) -> None:
+    as_bytes = [buffer.detach().reshape(-1).view(torch.uint8) for buffer in buffers]
+    shared = torch.cat(as_bytes)
+    torch.distributed.broadcast(shared, src=0)
+    contents = shared.split([len(part) for part in as_bytes])
+    with torch.no_grad():
+        for buffer, content in zip(buffers, contents, strict=True):
+            buffer.copy_(content.clone().view(buffer.dtype).view(buffer.shape))
+
+
 @contextmanager
-def without_logging(pl_module: Any) -> Iterator[None]:
-    """What a step logs of this pass would mix with what it has logged of its own."""
-    pl_module.__dict__["log"] = lambda *args, **kwargs: None
+def without_logging(trainer: Any, pl_module: nn.Module) -> Iterator[None]:
+    """What a step logs of this pass would mix with what it has logged of its own: it is dropped."""
+    # a LightningModule inside another one logs by itself
+    modules = [m for m in pl_module.modules() if callable(getattr(m, "log_dict", None))]
+    own = [vars(m).get("log") for m in modules]
+    loggers = trainer.loggers
     try:
+        for m in modules:
+            vars(m)["log"] = lambda *args, **kwargs: None
+        trainer.loggers = [DummyLogger() for _ in loggers]
         yield
     finally:
-        del pl_module.__dict__["log"]
+        trainer.loggers = loggers
+        for m, log in zip(modules, own, strict=True):
+            del vars(m)["log"]
+            if log is not None:
+                vars(m)["log"] = log
 
 
 @contextmanager
 def eval_mode(module: nn.Module) -> Iterator[None]:
-    """Eval mode, and afterwards each module's own: a frozen BatchNorm stays frozen."""
+    """Eval mode, and afterwards each module's own: a frozen BatchNorm stays frozen.
+
+    Raises:
+        ValueError: If a module's own ``eval()`` changes weights.
+    """
     modes = [(m, m.training) for m in module.modules()]
-    module.eval()
+    attributes = plain_attributes(module)
     try:
+        switch_to_eval(module)
         yield
     finally:
+        put_back(attributes)
         for m, mode in modes:
             m.training = mode
 

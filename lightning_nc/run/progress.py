@@ -1,12 +1,20 @@
 """Nothing is silent for more than a few seconds."""
 
 import time
+from threading import Timer
 from typing import Any
 
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.utilities import rank_zero_info
 
 _SECONDS_OF_SILENCE = 5.0
+
+
+def say_unless_cancelled(text: str) -> Timer:
+    """A timer that says so when a few seconds have gone by; it waits to be started."""
+    timer = Timer(_SECONDS_OF_SILENCE, rank_zero_info, [text])
+    timer.daemon = True
+    return timer
 
 
 class Progress:

@@ -1,5 +1,6 @@
 """When a stage is measured: in which epochs, or at the end of which window of steps."""
 
+import reprlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -92,10 +93,25 @@ class Schedule:
         """The epochs, in primitives."""
         return {"measured_in": dict(self._measured_in)}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where a checkpoint stopped."""
-        measured_in = state.get("measured_in", {})
-        self._measured_in = {str(stage): int(epoch) for stage, epoch in measured_in.items()}
+    def load_state_dict(self, state: Any) -> None:
+        """Go on where a checkpoint stopped.
+
+        Args:
+            state: What :meth:`state_dict` has described.
+
+        Raises:
+            ValueError: If it is anything else; the schedule stays as it was.
+        """
+        measured_in = state.get("measured_in", {}) if isinstance(state, Mapping) else state
+        if not isinstance(measured_in, Mapping) or not all(
+            isinstance(stage, str) and type(epoch) is int and epoch >= 0
+            for stage, epoch in measured_in.items()
+        ):
+            raise ValueError(
+                "Expected a schedule to be a dict with an epoch, a whole number from 0 on, by stage in "
+                f"'measured_in', but got {type(state).__name__}: {reprlib.repr(state)}."
+            )
+        self._measured_in = dict(measured_in)
 
 
 def is_last_epoch(trainer: Any) -> bool:

@@ -1,10 +1,14 @@
 """Around a pass that leaves no trace."""
 
 import random
+from types import SimpleNamespace
 
+import lightning as L
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.loggers.logger import Logger
+from support.training import trainer
 from torch import nn
 
 from lightning_nc.run.isolation import (
@@ -23,7 +27,7 @@ def test_modes_and_random_states_are_put_back(fails):
     before = [m.training for m in network.modules()]
     states = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
     try:
-        with eval_mode(network), isolated_random_state(torch.device("cpu")):
+        with isolated_random_state(torch.device("cpu")), eval_mode(network):
             assert not any(m.training for m in network.modules())
             torch.rand(3), np.random.rand(3), random.random()  # noqa: NPY002
             if fails:
@@ -81,22 +85,60 @@ def test_all_ranks_run_with_the_buffers_of_the_first(two_processes):
     ]
 
 
+class Told(Logger):
+    """Notes what it is told."""
+
+    def __init__(self):
+        super().__init__()
+        self.told, self.experiment = [], SimpleNamespace(add_scalar=self.log_metrics)
+
+    name, version = "told", 0
+
+    def log_metrics(self, metrics, step=None):
+        self.told.append(metrics)
+
+    def log_hyperparams(self, *args, **kwargs):
+        pass
+
+
+class Tells(L.LightningModule):
+    """Logs in each way that there is; a module inside it logs by itself."""
+
+    def __init__(self, inner=None):
+        super().__init__()
+        self.inner = inner
+        self.logged = []
+
+    def log(self, name, value, **settings):
+        self.logged.append(name)
+
+    def tell(self, name):
+        self.log(name, 1.0)
+        self.log_dict({f"{name} dict": 1.0})
+        for logger in [self.logger, *self.loggers, self.trainer.logger, *self.trainer.loggers]:
+            logger.log_metrics(name)
+            logger.experiment.add_scalar(name)
+        if self.inner is not None:
+            self.inner.tell(name)
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_nothing_is_logged_inside_and_all_of_it_afterwards(fails):
-    class Module:
-        def __init__(self):
-            self.logged = []
-
-        def log(self, name, value):
-            self.logged.append(name)
-
-    module = Module()
+    loggers = [Told(), Told()]
+    module = Tells(Tells())
+    run = trainer(logger=loggers)
+    run.strategy.connect(module)
+    module.trainer = run
+    own = module.inner.__dict__["log"] = lambda *args, **kwargs: module.inner.logged.append("own")
     try:
-        with without_logging(module):
-            module.log("inside", 1)
+        with without_logging(run, module):
+            module.tell("inside")
             if fails:
                 raise KeyboardInterrupt
     except KeyboardInterrupt:
         assert fails
-    module.log("outside", 1)
+    assert run.loggers == loggers
+    assert module.logged == module.inner.logged == loggers[0].told == loggers[1].told == []
+    assert vars(module.inner)["log"] is own
+    module.log("outside", 1.0)
     assert module.logged == ["outside"]
