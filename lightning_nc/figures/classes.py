@@ -21,6 +21,7 @@ from lightning_nc.figures.style import (
     number,
     plain,
     wants_log,
+    without_latex,
 )  # fmt: skip
 from lightning_nc.functional import pairwise_cdnv
 from lightning_nc.values.classifier import LinearClassifier
@@ -30,6 +31,7 @@ _WORST_CLASSES = 3
 _WORST_PAIRS = 6
 
 
+@without_latex
 def class_profile(
     statistics: ClassStatistics,
     classifier: LinearClassifier | None = None,
@@ -134,7 +136,7 @@ def _class_axes(
         axis.set_xlabel(f"class ({each} samples each)", fontsize=9)
         axis.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
         if names is not None:
-            axis.set_xticks(labels, names, rotation=90)
+            axis.set_xticks(labels, names, rotation=90, parse_math=False)
     return counts if high >= 2 * low else np.array(labels)
 
 
@@ -180,7 +182,7 @@ def _mark(
     """Circle the worst classes, and name them above the panel, where names cannot overlap."""
     axis.plot(x[worst], y[worst], "o", mfc="none", mec="black", mew=0.9, ms=size + 4)
     named = ", ".join(f"{names[i]} ({number(y[i])})" for i in worst)
-    axis.set_title(textwrap.fill(f"{which}: {named}", 48), fontsize=8, y=1.0)
+    axis.set_title(textwrap.fill(f"{which}: {named}", 48), fontsize=8, y=1.0, parse_math=False)
 
 
 def _marker_size(num_classes: int) -> float:
@@ -201,7 +203,8 @@ def _pairs(axis: Axes, values: np.ndarray, names: list[str], color: str, title: 
     best = best[np.argsort(-ranked[best], kind="stable")]
     shown = values[i[best], j[best]]
     axis.barh(range(len(best)), np.where(np.isfinite(shown), shown, 0), color=color, height=0.6)
-    axis.set_yticks(range(len(best)), [f"{names[i[k]]} / {names[j[k]]}" for k in best])
+    pairs = [f"{names[i[k]]} / {names[j[k]]}" for k in best]
+    axis.set_yticks(range(len(best)), pairs, parse_math=False)
     axis.set_ylim(_WORST_PAIRS - 0.4, -0.6)
     axis.xaxis.set_major_locator(MaxNLocator(nbins=4))
     axis.xaxis.set_major_formatter(lambda value, _: number(value))

@@ -9,12 +9,13 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 from lightning_nc.figures.ordering import similarity_order
-from lightning_nc.figures.style import NAMED_CLASSES, class_label
+from lightning_nc.figures.style import NAMED_CLASSES, class_label, without_latex
 from lightning_nc.values.frame import Frame
 
 _DIVERGING = "RdBu_r"  # symmetric around 0, and told apart by color-blind readers
 
 
+@without_latex
 def cosine_matrices(
     means: Frame,
     weights: Frame | None = None,
@@ -76,8 +77,9 @@ def _panel(axis: Axes, title: str, cosines: np.ndarray, texts: list[str], named:
     axis.set_title(title, fontsize=10, y=1.0)
     axis.tick_params(labelsize=8 if not named or size <= 10 else 6.5)
     shown = list(range(size)) if named or size <= 10 else _spread(size)
-    axis.set_xticks(shown, [texts[i] for i in shown], rotation=90 if named else 0)
-    axis.set_yticks(shown, [texts[i] for i in shown])
+    names = [texts[i] for i in shown]
+    axis.set_xticks(shown, names, rotation=90 if named else 0, parse_math=False)
+    axis.set_yticks(shown, names, parse_math=False)
     return image
 
 

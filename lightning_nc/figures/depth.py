@@ -21,6 +21,7 @@ from lightning_nc.figures.style import (
     note,
     plain,
     wants_log,
+    without_latex,
 )
 from lightning_nc.values.history import History
 from lightning_nc.values.key import Key
@@ -29,6 +30,7 @@ _EPOCHS = 8
 _FEATURES = "features"
 
 
+@without_latex
 def depth_profile(
     history: History,
     stage: str,
@@ -82,8 +84,7 @@ def depth_profile(
     axes = list(np.atleast_1d(figure.subplots(1, len(measures))))
     for axis, measure, table in zip(axes, measures, tables, strict=True):
         _panel(axis, table, epochs, norm, colors)
-        axis.set_xticks(range(len(names)), names, rotation=90, fontsize=8 if len(names) <= 16 else 6)
-        axis.set_xlim(-0.4, len(positions) - 0.6)
+        _name(axis, names)
         axis.set_title(measure, fontsize=9, y=1.0)
         ideal = at_collapse(measure)
         axis.set_ylabel(f"at collapse: {ideal}" if ideal else "", fontsize=8, color=GRAY)
@@ -112,6 +113,12 @@ def _spread_over_run(epochs: list[int]) -> list[int]:
         return epochs
     chosen = np.linspace(0, len(epochs) - 1, _EPOCHS).round().astype(int)
     return [epochs[i] for i in chosen]
+
+
+def _name(axis: Axes, names: list[str]) -> None:
+    size = 8 if len(names) <= 16 else 6
+    axis.set_xticks(range(len(names)), names, rotation=90, fontsize=size, parse_math=False)
+    axis.set_xlim(-0.4, len(names) - 0.6)
 
 
 def _panel(

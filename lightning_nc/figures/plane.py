@@ -1,14 +1,15 @@
 """Two or three classes in the plane of their means: features, means, classifier and ideal."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from torch import Tensor
 
-from lightning_nc.figures.style import BLUE, GREEN, VERMILION, new_axes
+from lightning_nc.figures.style import BLUE, GREEN, VERMILION, new_axes, without_latex
 from lightning_nc.values.classifier import LinearClassifier
 from lightning_nc.values.statistics import ClassStatistics
 
@@ -17,6 +18,7 @@ _ANGLES = torch.tensor([3.0, 7.0, 11.0], dtype=torch.float64) * torch.pi / 6  # 
 _TRIANGLE = torch.stack([_ANGLES.cos(), _ANGLES.sin()], dim=1)
 
 
+@without_latex
 def collapse_picture(
     features: Tensor,
     target: Tensor,
@@ -77,19 +79,20 @@ def collapse_picture(
     points = centered @ plane
     scale = points.norm(dim=1).mean().clamp(min=_TINY)
     figure, axis = new_axes(ax, 4.6, 4.6)
+    dots = {}
     for i, (label, color) in enumerate(zip(chosen, (BLUE, VERMILION, GREEN), strict=False)):
-        name = class_names[label] if class_names else f"class {label}"
         around = rows[i] @ plane / scale
         axis.scatter(around[:, 0], around[:, 1], s=8, color=color, alpha=0.35, linewidths=0)
         axis.plot(*np.stack([[0, 0], vertices[i]]).T, "--", color="0.6", lw=1, zorder=0)
         mean = (points[i] / scale).numpy()
         axis.plot(*np.stack([[0, 0], mean]).T, color=color, lw=1.6)
-        axis.plot(*mean, "o", color=color, ms=8, label=name)
+        [dots[label]] = axis.plot(*mean, "o", color=color, ms=8)
         if classifier is not None:
             weight = classifier.weight[chosen].double().cpu() @ plane
             row = weight[i] / weight.norm(dim=1).mean().clamp(min=_TINY)
             axis.plot(*row.numpy(), "^", color=color, ms=9, mec="black", mew=0.8)
-    _furnish(axis, len(chosen), classifier is not None, limit)
+    _furnish(axis, len(chosen), limit)
+    _name(axis, dots, class_names, classifier is not None, limit)
     return figure, axis
 
 
@@ -123,7 +126,7 @@ def _check(classes: Sequence[int], num_classes: int) -> None:
         )
 
 
-def _furnish(axis: Axes, num_chosen: int, with_classifier: bool, limit: float | int | None) -> None:
+def _furnish(axis: Axes, num_chosen: int, limit: float | int | None) -> None:
     axis.set_aspect("equal")
     if limit is not None:
         axis.set(xlim=(-limit, limit), ylim=(-limit, limit))
@@ -133,12 +136,25 @@ def _furnish(axis: Axes, num_chosen: int, with_classifier: bool, limit: float | 
         axis.set_xlabel("line of the two class means; norms relative to the means'", fontsize=8)
         axis.set_ylabel("direction of the largest spread within classes", fontsize=8)
     axis.tick_params(labelsize=8)
-    axis.legend(
+
+
+def _name(
+    axis: Axes,
+    dots: Mapping[int, Line2D],
+    class_names: Sequence[str] | None,
+    with_classifier: bool,
+    limit: float | int | None,
+) -> None:
+    """Say which class is which; left to itself, a legend drops names that begin with "_"."""
+    legend = axis.legend(
+        list(dots.values()), [class_names[i] if class_names else f"class {i}" for i in dots],
         fontsize=8, frameon=False, title_fontsize=8,
         # a legend that looks for room jumps from frame to frame
         loc="best" if limit is None else "upper right",
         title="dots: means, triangles: classifier" if with_classifier else None,
     )  # fmt: skip
+    for text in legend.get_texts():
+        text.set_parse_math(False)
 
 
 def _turned_plane(centered: Tensor) -> Tensor:

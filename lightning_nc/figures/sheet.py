@@ -19,6 +19,7 @@ from lightning_nc.figures.style import (
     plain,
     stage_colors,
     wants_log,
+    without_latex,
 )  # fmt: skip
 from lightning_nc.functional import MEASURES
 from lightning_nc.values.history import History, Logged
@@ -32,6 +33,7 @@ _COUNTED = ("nc0/num_samples", "nc0/classes_seen")  # what a stage rests on: no 
 _Rows = Sequence[Logged]
 
 
+@without_latex
 def summary(history: History, prefix: str = "") -> tuple[Figure, list[Axes]]:
     """One panel per logged measure, all stages in it, on one A4 sheet; layers are left out.
 
@@ -143,7 +145,8 @@ def _panel(
         line(axis, x, values[stage], log, color=colors[stage], label=stage, width=1.2)
         known = values[stage][~np.isnan(values[stage])]
         if len(known):
-            last.append((float(known[-1]), number(float(known[-1])), colors[stage]))
+            # where the curve ends the height is that of its end, but the value is what it is
+            last.append((float(known[-1]), number(stages[stage][-1].value), colors[stage]))
         if text and not log:
             _ideal(axis, measure, classes.get(stage))
     if log:

@@ -6,13 +6,23 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from lightning_nc.figures.style import BLUE, GRAY, VERMILION, log_axis, new_axes, note, plain
+from lightning_nc.figures.style import (
+    BLUE,
+    GRAY,
+    VERMILION,
+    log_axis,
+    new_axes,
+    note,
+    plain,
+    without_latex,
+)
 from lightning_nc.functional import MEASURES, between_class_directions
 from lightning_nc.values.statistics import ClassStatistics
 
 _WIDEST = 2048  # the eigenvalues of a matrix of this size take seconds, and grow with its cube
 
 
+@without_latex
 def spectra(statistics: ClassStatistics, ax: Axes | None = None) -> tuple[Figure, Axes]:
     r"""Eigenvalues of :math:`\Sigma_B` and :math:`\Sigma_W`, relative to tr :math:`\Sigma_B`.
 

@@ -1,7 +1,10 @@
 """What the pictures share: colors, short texts, and axes that take zeros and gaps without a warning."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import wraps
+from typing import ParamSpec, TypeVar
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,6 +16,9 @@ from lightning_nc.values.stage import STAGES, in_order
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#E69F00", "#009E73", "#CC79A7"  # Okabe and Ito's palette,
 VERMILION, SKY, BLACK = "#D55E00", "#56B4E9", "#000000"  # less its yellow, which white paper swallows
 GRAY = "0.45"
+
+_Given = ParamSpec("_Given")
+_Drawn = TypeVar("_Drawn")
 
 _STAGES = (BLUE, ORANGE, GREEN, PURPLE)  # of the lines of the table
 NAMED_CLASSES = 25  # with more classes than this their names do not fit along an axis
@@ -39,6 +45,27 @@ def at_collapse(key: str) -> str:
         ('0', '')
     """
     return MEASURES[key].at_collapse if key in MEASURES else ""
+
+
+def without_latex(draw: Callable[_Given, _Drawn]) -> Callable[_Given, _Drawn]:
+    """Draws with matplotlib's own letters, whatever ``text.usetex`` says.
+
+    LaTeX may be missing, and it would read a name as its source. A text keeps what it was made with, so
+    that a figure can be saved by whom and whenever.
+
+    Args:
+        draw: A function that makes figures or axes.
+
+    Returns:
+        The same function, less LaTeX.
+    """
+
+    @wraps(draw)
+    def drawn(*args: _Given.args, **kwargs: _Given.kwargs) -> _Drawn:
+        with matplotlib.rc_context({"text.usetex": False}):
+            return draw(*args, **kwargs)
+
+    return drawn
 
 
 def class_label(label: int, class_names: Sequence[str] | None, width: int = 16) -> str:

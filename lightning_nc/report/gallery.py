@@ -5,6 +5,8 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from lightning.pytorch.utilities import rank_zero_info
+
 from lightning_nc.report.album import Album
 from lightning_nc.report.dashboard import card, layout
 from lightning_nc.report.scalars import axis, takes_figures
@@ -14,7 +16,8 @@ from lightning_nc.values.history import History
 from lightning_nc.values.stage import Stage
 
 AFFORDED = 0.1
-"""The share of a run's time that drawing may take, apart from the first and the last epoch."""
+"""Where nobody has said how often to draw: the share of a run's time that drawing may take, apart from
+the first and the last epoch."""
 
 
 class Gallery:
@@ -42,6 +45,7 @@ class Gallery:
         self._began = time.monotonic()
         self._spent = 0.0
         self._decided: tuple[int, bool] = (-1, False)
+        self._has_waited = False
 
     def affords(self, epoch: int, is_last: bool) -> bool:
         """Whether to draw in this epoch: less often where epochs are short and drawing is not.
@@ -57,7 +61,16 @@ class Gallery:
             elapsed = time.monotonic() - self._began
             cheap = self._spent <= AFFORDED * elapsed
             self._decided = epoch, cheap
-        return self._decided[1] or is_last
+        draws = self._decided[1] or is_last
+        if not draws and not self._has_waited:
+            self._has_waited = True
+            rank_zero_info(
+                f"NeuralCollapseCallback has spent {self._spent:.1f} s on pictures, more than "
+                f"{AFFORDED:.0%} of the run so far, and leaves out those of epoch {epoch} and others "
+                "until they take less, but for the last epoch. Set figures_every_n_epochs=10 to have "
+                "them every 10 epochs, however long they take, or 0 to have none."
+            )
+        return draws
 
     def hang(self, trainer: Any) -> None:
         """Give the loggers that have custom charts their layout, once."""

@@ -1,6 +1,6 @@
 """Values to loggers, monitors and the history of the run: the same on every rank."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from math import nan
 from typing import Any
 
@@ -10,6 +10,7 @@ from torch import Tensor
 from lightning_nc.functional.table import values_of
 from lightning_nc.report.dashboard import headlines
 from lightning_nc.report.scalars import axis, numbers, publish, spare_second_sync
+from lightning_nc.tasks.notices import rows_left_out
 from lightning_nc.values.evidence import ClassEvidence
 from lightning_nc.values.history import History
 from lightning_nc.values.key import Key, keys_in
@@ -42,22 +43,30 @@ class Reporter:
         self.history = History()
         self.statistics: dict[str, ClassStatistics] = {}
 
-    def log(self, trainer: Any, pl_module: Any, stage: Stage, recorded: Recorded | None) -> None:
+    def log(
+        self,
+        trainer: Any,
+        pl_module: Any,
+        stage: Stage,
+        recorded: Recorded | None,
+        layers: Collection[str] = (),
+    ) -> None:
         """Write the values of a stage to wherever the user looks.
+
+        A key that the stage has logged before and has no value for now becomes NaN: whoever monitors it
+        would else go on with the value of another epoch.
 
         Args:
             trainer: The Trainer.
             pl_module: The LightningModule.
             stage: The stage.
             recorded: What it has come to; None: it has failed, and its values are NaN.
+            layers: The layers that are measured, besides the classifier's input.
         """
-        values = self._values(stage, recorded)
+        values = self._values(stage, recorded, layers)
         told = numbers(values)
         self._write(trainer, pl_module, values, told, axis(trainer, stage.ends_epoch))
-        for name, evidence in (recorded.evidence if recorded else {}).items():
-            if isinstance(evidence, ClassEvidence):
-                place = str(Key("", stage.name, name))
-                self.statistics[place] = evidence.all_classes.to("cpu")
+        self._keep_statistics(stage, recorded)
         self.history = self.history.extended(trainer.current_epoch, trainer.global_step, told)
 
     def tell(self, stage: Stage, recorded: Recorded, doubt: str = "") -> None:
@@ -70,36 +79,54 @@ class Reporter:
         """
         for (kind, module), text in recorded.notices.items():
             doubtful = module == HEAD and kind in ("absent", "out_of_range")
-            more = doubt if doubtful else ""
+            more = doubt if doubtful else _rows_lost(recorded) if kind == "empty" else ""
             self._say(f"{stage.name}: {kind} {module}", f"Stage {stage.name}: {text}{more}")
 
-    def resume_at(self, trainer: Any) -> None:
-        """Take the past of a run that starts where the optimizer is now."""
+    def resume_at(self, trainer: Any, layers: Collection[str] = ()) -> None:
+        """Take the past of a run that starts where the optimizer is now.
+
+        Args:
+            trainer: The Trainer.
+            layers: The layers that are measured from now on, besides the classifier's input.
+        """
         # what a run before this one has logged beyond the step where this one starts is not its past
         self.history = self.history.until(trainer.global_step)
         # a monitor looks at every epoch's end, and a resumed run may have nothing to measure there yet
-        for key in self.history:
-            known = torch.tensor(self.history[key][-1].value)
-            trainer.callback_metrics.setdefault(key, known)
+        for text, _ in self._known(layers):
+            known = torch.tensor(self.history[text][-1].value)
+            trainer.callback_metrics.setdefault(text, known)
 
-    def _values(self, stage: Stage, recorded: Recorded | None) -> dict[str, Tensor]:
+    def _values(
+        self, stage: Stage, recorded: Recorded | None, layers: Collection[str]
+    ) -> dict[str, Tensor]:
+        before = [text for text, key in self._known(layers) if key.stage == stage.name]
         if recorded is None:
-            return dict.fromkeys(self._keys_of(stage), torch.tensor(nan))
-        return {
+            may_be = (str(Key(m, stage.name, prefix=self.prefix)) for m in sorted(self.measures))
+            return dict.fromkeys(before or may_be, torch.tensor(nan))
+        values = {
             str(Key(measure, stage.name, module, self.prefix)): value
             for module, outcomes in recorded.outcomes.items()
             for measure, value in values_of(outcomes).items()
         }
+        # on the device of the others, so that all go to the host together
+        like = next(iter(values.values()), torch.tensor(0.0))
+        return values | {text: torch.full_like(like, nan) for text in before if text not in values}
 
-    def _keys_of(self, stage: Stage) -> list[str]:
-        """What the stage has logged before, or where it has not, what it may log."""
-        before = [
-            text
-            for text, key in keys_in(self.history, self.prefix)
-            if key.stage == stage.name and key.measure in self.measures
-        ]
-        candidates = (Key(m, stage.name, prefix=self.prefix) for m in sorted(self.measures))
-        return before or [str(key) for key in candidates]
+    def _known(self, layers: Collection[str]) -> Iterator[tuple[str, Key]]:
+        """The keys of the history, less those that nobody asks for any more."""
+        for text, key in keys_in(self.history, self.prefix):
+            if key.measure in self.measures and (not key.layer or key.layer in layers):
+                yield text, key
+
+    def _keep_statistics(self, stage: Stage, recorded: Recorded | None) -> None:
+        """Those of this time in the place of the last."""
+        of_stage = str(Key("", stage.name))
+        for place in [p for p in self.statistics if p == of_stage or p.startswith(f"{of_stage}/")]:
+            del self.statistics[place]
+        for name, evidence in (recorded.evidence if recorded else {}).items():
+            if isinstance(evidence, ClassEvidence):
+                place = str(Key("", stage.name, name))
+                self.statistics[place] = evidence.all_classes.to("cpu")
 
     def _write(
         self,
@@ -128,6 +155,14 @@ class Reporter:
                 batch_size=1,
                 add_dataloader_idx=False,
             )
+
+
+def _rows_lost(recorded: Recorded) -> str:
+    """Rows that were there and could not count: of a network that has diverged, all of them."""
+    evidence = recorded.evidence.get(HEAD)
+    tallies = evidence.tallies if isinstance(evidence, ClassEvidence) else None
+    lost = "" if tallies is None else rows_left_out(tallies)
+    return lost and f"{lost}."
 
 
 def refuse_shared_keys(reporter: Reporter, other: Reporter) -> None:

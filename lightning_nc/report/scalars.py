@@ -38,7 +38,7 @@ def publish(
     shown._logged_metrics.update(as_logged)
     shown._progress_bar_metrics.update(headlines)
     row = {**told, "epoch": trainer.current_epoch}
-    to_each(trainer.loggers, lambda logger: logger.log_metrics(row, step=step), say)
+    to_each(trainer.loggers, lambda logger: logger.log_metrics(row, step=step), say, "values")
 
 
 def numbers(values: Mapping[str, Tensor]) -> dict[str, float]:

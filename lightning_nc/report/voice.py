@@ -4,8 +4,18 @@ import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import Enum
 
 from lightning_nc.values.errors import NeuralCollapseWarning, OutOfStep
+
+
+class Lost(Enum):
+    """What is lost where something goes wrong, and what is not."""
+
+    BATCH = "could not be measured and is left out: the values rest on the other batches"
+    VALUES = "could not be measured: its values are NaN"
+    LOG = "has failed: its values of this time are missing from the logs or from the history"
+    PICTURES = "has failed: pictures of this time are missing, and the values are logged all the same"
 
 
 class Voice:
@@ -40,12 +50,13 @@ class Voice:
             warnings.warn(text, NeuralCollapseWarning, stacklevel=3)
 
     @contextmanager
-    def harmless(self, what: str, raises: bool = False) -> Iterator[None]:
+    def harmless(self, what: str, raises: bool = False, lost: Lost = Lost.VALUES) -> Iterator[None]:
         """What goes wrong inside is told and does not go further, once training has begun.
 
         Args:
-            what: Is left out if something goes wrong.
+            what: What may go wrong.
             raises: Whether to raise it all the same.
+            lost: What that costs.
 
         Raises:
             OutOfStep: Going on would hang the other ranks, or mix up their gradients.
@@ -59,8 +70,7 @@ class Voice:
                 raise
             self.say(
                 f"failed: {what}",
-                f"{what} could not be measured and is left out (a stage: its values are NaN); training "
-                f"goes on. This is said once.\n{traceback.format_exc()}",
+                f"{what} {lost.value}; training goes on. This is said once.\n{traceback.format_exc()}",
             )
 
     def has_failed(self, what: str) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -163,6 +163,11 @@ WRITERS: list[type[FileWriter]] = [
 """The first that suits a logger writes to it. MLflow's, which leaves no file, is the one that suits a
 logger that accepts anything (`DummyLogger`)."""
 
+_REMEDY = {
+    "values": "; monitors and the history have them",
+    "pictures": "; figures_every_n_epochs=0 turns them off",
+}
+
 
 def writer_for(logger: Any) -> FileWriter:
     """The writer of a logger.
@@ -176,7 +181,10 @@ def writer_for(logger: Any) -> FileWriter:
 
 
 def to_each(
-    loggers: Iterable[Any], write: Callable[[Any], None], say: Callable[[str, str], None]
+    loggers: Iterable[Any],
+    write: Callable[[Any], None],
+    say: Callable[[str, str], None],
+    what: Literal["values", "pictures"] = "pictures",
 ) -> None:
     """Write to each logger; one that fails is said once and does not keep others from being written to.
 
@@ -184,6 +192,7 @@ def to_each(
         loggers: Lightning loggers.
         write: Called with each.
         say: Told the kind and the text of a warning.
+        what: What is written.
     """
     for logger in loggers:
         try:
@@ -191,8 +200,20 @@ def to_each(
         except Exception as error:
             name = type(logger).__name__
             say(
-                f"logger: {name}",
-                f"{name} could not take what NeuralCollapseCallback has for it, and training goes on "
-                f"without: {type(error).__name__}: {error}. This is said once; "
-                "figures_every_n_epochs=0 turns figures off.",
+                f"logger: {what} {name}",
+                f"{name} could not take the {what} of NeuralCollapseCallback, and training goes on "
+                f"without: {_cause(error)}. This is said once{_REMEDY[what]}.",
             )
+
+
+def _cause(error: BaseException) -> str:
+    """What an error began with, and what it was told as: a logger may call any error a wrong value."""
+    chain = [error]
+    while (deeper := _before(chain[-1])) is not None and deeper not in chain:
+        chain.append(deeper)
+    root, *others = (f"{type(e).__name__}: {' '.join(str(e).split())}" for e in reversed(chain))
+    return f"{root} (told as {others[-1]})" if others else root
+
+
+def _before(error: BaseException) -> BaseException | None:
+    return error.__cause__ or (None if error.__suppress_context__ else error.__context__)

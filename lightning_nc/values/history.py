@@ -1,8 +1,9 @@
 """The logged values of a run by key, epoch and step, in primitives, so that a checkpoint holds them."""
 
-from collections.abc import Iterable, Iterator, Mapping
+import reprlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Logged(NamedTuple):
@@ -56,11 +57,48 @@ class History:
         return {key: [list(row) for row in rows] for key, rows in self.entries.items()}
 
     @classmethod
-    def from_state_dict(cls, state: Mapping[str, Iterable[Iterable[int | float]]]) -> "History":
-        """The history that :meth:`state_dict` described."""
-        return cls(
-            {
-                key: tuple(Logged(int(e), int(s), float(v)) for e, s, v in rows)
-                for key, rows in state.items()
-            }
-        )
+    def from_state_dict(cls, state: Any) -> "History":
+        """The history that :meth:`state_dict` described.
+
+        Args:
+            state: Lists of ``[epoch, step, value]`` by key.
+
+        Returns:
+            The history.
+
+        Raises:
+            ValueError: If it is anything else.
+
+        Example:
+            >>> History.from_state_dict({"nc1/cdnv/val": [[0, 9, 0.5]]})["nc1/cdnv/val"]
+            (Logged(epoch=0, step=9, value=0.5),)
+        """
+        if not isinstance(state, Mapping):
+            raise ValueError(f"Expected a history to be a dict by key, but got {_shown(state)}.")
+        for key, rows in state.items():
+            if not isinstance(key, str):
+                raise ValueError(f"Expected the keys of a history to be texts, but got {_shown(key)}.")
+            if not isinstance(rows, list | tuple):
+                raise ValueError(
+                    f"Expected the history of {key!r} to be a list, but got {_shown(rows)}."
+                )
+            wrong = [row for row in rows if not _is_row(row)]
+            if wrong:
+                raise ValueError(
+                    f"Expected each entry in the history of {key!r} to be [epoch, step, value], two "
+                    f"whole numbers from 0 on and a number, but got {_shown(wrong[0])}."
+                )
+        return cls({k: tuple(Logged(e, s, float(v)) for e, s, v in rows) for k, rows in state.items()})
+
+
+def _is_row(row: Any) -> bool:
+    if not isinstance(row, list | tuple) or len(row) != 3:
+        return False
+    *places, value = row
+    # a bool is an int to Python, and an int may be too large for a float
+    is_number = type(value) is float or (type(value) is int and abs(value) <= 2**53)
+    return all(type(n) is int and n >= 0 for n in places) and is_number
+
+
+def _shown(value: Any) -> str:
+    return f"{type(value).__name__}: {reprlib.repr(value)}"

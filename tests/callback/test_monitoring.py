@@ -1,8 +1,11 @@
 """EarlyStopping and ModelCheckpoint on our keys, at every setting of how often what is measured."""
 
 import pytest
+import torch
+from lightning.pytorch import seed_everything
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
-from support.training import Network, Record, fit
+from support.training import BATCH, Network, Record, digits, fit
+from torch.utils.data import DataLoader
 
 from lightning_nc import NeuralCollapseCallback, NeuralCollapseWarning
 
@@ -106,3 +109,44 @@ def test_early_stopping_and_checkpoints_see_the_values_from_the_first_epoch(tmp_
     assert float(keep.best_model_score) == pytest.approx(best)
     best = min(entry.value for entry in callback.history["nc1/cdnv/train"])
     assert float(stop.best_score) == pytest.approx(best)
+
+
+class Plain(Network):
+    """Without the normalizations, which hide how few directions the means have at first."""
+
+    def __init__(self):
+        super().__init__(width=64)
+
+    def features(self, x):
+        return self.neck(self.hidden(x).relu()).relu()
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), lr=3e-3)
+
+
+def stopped_by(measure, seed):
+    """Train for eight epochs, or until this value has not fallen for three."""
+    key = f"{measure}/val"
+    callback, stop = NeuralCollapseCallback(online=False), EarlyStopping(key, mode="min", patience=3)
+    seed_everything(seed, verbose=False)
+    train, val = digits(0, 1000), digits(1000, 400)
+    run = fit(
+        Plain(), [callback, stop], DataLoader(train, BATCH, shuffle=True), DataLoader(val, 200),
+        max_epochs=8,
+    )  # fmt: skip
+    logged = (callback.history[k] for k in (key, "nc0/accuracy/val"))
+    return run.current_epoch, *([entry.value for entry in entries] for entries in logged)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_monitor_of_the_pseudo_inverse_stops_a_network_that_learns_and_cdnv_does_not(seed):
+    # the means spread into one direction after the other, and each new one is short at first: its
+    # reciprocal is what tr(Sw Sb^+) adds up
+    epochs, values, accuracies = stopped_by("nc1/within_between_pinv", seed)
+    assert epochs == 4
+    assert values[0] < 0.9 < 1.1 < max(values)
+    assert accuracies[0] < 0.65 < 0.85 < accuracies[-1]
+    epochs, values, accuracies = stopped_by("nc1/cdnv", seed)
+    assert epochs == 8
+    assert values[-1] < 0.6 * values[0]
+    assert accuracies[-1] > 0.9

@@ -129,3 +129,11 @@ def test_the_value_at_collapse_is_read_from_the_table(monkeypatch):
     monkeypatch.setitem(functional.MEASURES, "nc1/cdnv", changed)
     _, axes = summary(History().extended(0, 9, {"nc1/cdnv/val": 0.7}))
     assert axes[0].get_title("left") == "nc1/cdnv → 0.5"
+
+
+def test_a_curve_that_ends_has_no_last_value_beside_it():
+    history = History().extended(0, 9, {"nc1/cdnv/val": 0.5, "nc1/cdnv/train": 0.4})
+    history = history.extended(1, 19, {"nc1/cdnv/val": float("nan"), "nc1/cdnv/train": 0.2})
+    figure, axes = summary(history)
+    drawn(figure)
+    assert {text.get_text() for text in axes[0].texts} == {"NaN", "0.2"}

@@ -1,0 +1,99 @@
+"""Names are drawn as they are: no mathematics in them, and no LaTeX."""
+
+import matplotlib
+import pytest
+from matplotlib.texmanager import TexManager
+from matplotlib.text import Text
+from support.drawings import drawn, run
+from support.problems import evidence_of, gaussian_classes
+
+from lightning_nc.figures import PICTURES, Look, collapse_animation, draw
+from lightning_nc.values.history import History
+
+# broken mathtext, whole mathtext, and what LaTeX and legends read in their own way
+NAMES = ("cost $5", "a_$b$", "50%$", r"$\frac$", "_hidden_", "x_1 & #2")
+OF_A_STAGE = [name for name, picture in PICTURES.items() if picture.when == "stage"]
+WITH_NAMES = {"cosines": NAMES, "plane": NAMES[:3], "classes": NAMES}
+
+
+def shown(figure):
+    """All texts of a figure that has been drawn, in one."""
+    return "\n".join(text.get_text() for text in figure.findobj(Text) if text.get_visible())
+
+
+def of_named_classes():
+    return evidence_of(gaussian_classes([9] * len(NAMES), 8))
+
+
+def history_of(layers):
+    values = {f"nc1/cdnv/val/{layer}": 0.5 + i for i, layer in enumerate(layers)}
+    return History().extended(0, 9, {**values, "nc1/cdnv/val": 0.2})
+
+
+@pytest.mark.parametrize("name", OF_A_STAGE)
+def test_names_that_are_no_mathematics_are_drawn_as_they_are(name):
+    figure, _ = draw(name, of_named_classes(), Look(class_names=NAMES))
+    drawn(figure)
+    for expected in WITH_NAMES.get(name, ()):
+        assert expected in shown(figure)
+
+
+@pytest.mark.parametrize("classes", [(3, 4, 5), (4, 5)])
+def test_each_class_of_the_plane_has_its_name_in_the_legend(classes):
+    look = Look(class_names=NAMES, classes=classes)
+    figure, axis = draw("plane", of_named_classes(), look)
+    drawn(figure)
+    names = [text.get_text() for text in axis.get_legend().get_texts()]
+    assert names == [NAMES[i] for i in classes]
+
+
+def test_classes_along_an_axis_and_above_a_panel_keep_their_names():
+    figure, axes = draw("classes", of_named_classes(), Look(class_names=NAMES))
+    drawn(figure)
+    assert [label.get_text() for label in axes[0].get_xticklabels()] == list(NAMES)
+    # broken into lines where it is long, and nowhere else changed
+    title = " ".join(axes[0].get_title().split())
+    assert sum(name in title for name in NAMES) == 3
+
+
+def test_layers_are_drawn_by_their_names():
+    figure, axes = PICTURES["depth"].draw(history_of(NAMES), Look(layers=NAMES, stage="val"), None)
+    drawn(figure)
+    labels = [label.get_text() for label in axes[0].get_xticklabels()]
+    assert labels == [*NAMES, "features"]
+
+
+@pytest.fixture
+def without_an_installation(monkeypatch):
+    """LaTeX is asked for, and is not there."""
+
+    def missing(*args, **kwargs):
+        raise RuntimeError("latex could not be found")
+
+    for name in ("make_dvi", "get_text_width_height_descent", "make_png"):
+        if hasattr(TexManager, name):
+            monkeypatch.setattr(TexManager, name, missing)
+    with matplotlib.rc_context({"text.usetex": True}):
+        yield
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_every_picture_is_drawn_and_saved_without_latex(name, without_an_installation):
+    if name in OF_A_STAGE:
+        figure, _ = draw(name, of_named_classes(), Look(class_names=NAMES))
+    else:
+        look = Look(layers=("a", "b"), stage="val")
+        figure, _ = PICTURES[name].draw(run(3), look, None)
+    drawn(figure)
+    assert not any(text.get_usetex() for text in figure.findobj(Text))
+    assert matplotlib.rcParams["text.usetex"]  # as it was
+    if PICTURES[name].animated:
+        assert collapse_animation([figure]).startswith(b"GIF89a")
+
+
+def test_given_axes_are_drawn_into_without_latex(without_an_installation):
+    with matplotlib.rc_context({"text.usetex": False}):
+        figure = matplotlib.figure.Figure()
+        axis = figure.subplots()
+    draw("cosines", of_named_classes(), Look(class_names=NAMES), ax=axis)
+    drawn(figure)
