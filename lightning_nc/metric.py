@@ -18,11 +18,12 @@ from lightning_nc.tasks import Multiclass, Settings
 from lightning_nc.tasks.merging import evidence_of
 from lightning_nc.tasks.notices import rows_left_out
 from lightning_nc.values.classifier import LinearClassifier
+from lightning_nc.values.covariance import CovarianceSetting
 from lightning_nc.values.errors import NeuralCollapseWarning
 from lightning_nc.values.evidence import ClassEvidence
 from lightning_nc.values.recorded import HEAD
 from lightning_nc.values.sample import FeatureSample
-from lightning_nc.values.statistics import ClassStatistics, Covariance
+from lightning_nc.values.statistics import ClassStatistics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,8 +40,9 @@ class NeuralCollapse(Metric):
     Args:
         num_classes: C, at least 1.
         num_features: d, the width of the features.
-        covariance: What is kept of the within-class scatter: "pooled", "per_class" (C d^2 memory) or
-            "none" (traces only, for very wide layers: the keys that need a covariance are left out).
+        covariance: What is kept of the within-class scatter: "pooled", "per_class" (C d^2 memory),
+            "none" (traces only: keys that need a covariance are left out), or "auto": "pooled" while
+            its 8 d^2 bytes are at most 1 GiB, "none" beyond.
         ignore_index: Label of rows to leave out, or None.
         sample_rows: Rows kept for NC4 and the pictures, a uniform sample; at most what 64 MiB hold.
         measures: Keys, globs, "default", or functions by dotted path.
@@ -48,7 +50,7 @@ class NeuralCollapse(Metric):
         **kwargs: See :class:`torchmetrics.Metric`.
 
     Raises:
-        ValueError: If an argument is out of its range, or "per_class" does not fit into memory.
+        ValueError: If an argument is out of its range, or scatters asked for do not fit into memory.
 
     Example:
         >>> import torch
@@ -75,7 +77,7 @@ class NeuralCollapse(Metric):
         self,
         num_classes: int,
         num_features: int,
-        covariance: Covariance = "pooled",
+        covariance: CovarianceSetting = "auto",
         ignore_index: int | None = -100,
         sample_rows: int = 8192,
         measures: Sequence[str] = ("default",),

@@ -177,24 +177,26 @@ def between_class_whitening(statistics: ClassStatistics) -> Float[Tensor, "k d"]
 
 
 def eigenvectors_above(
-    least: Float[Tensor, ""], matrix: Float[Tensor, "d d"]
+    least: Float[Tensor, " d"], matrix: Float[Tensor, "d d"]
 ) -> tuple[Float[Tensor, " r"], Float[Tensor, "d r"]]:
-    """Eigenvalues of a covariance that are larger than a bound, and than what rounding makes of them.
+    r"""Eigenvalues of a covariance that are larger than a bound, and than what rounding makes of them.
 
     Args:
-        least: What does not count, such as what float32 makes of the data.
+        least: What does not count along each axis, such as what float32 makes of the data; along an
+            eigenvector it is :math:`\sum_j v_j^2` of these.
         matrix: A symmetric matrix without negative eigenvalues.
 
     Returns:
         The eigenvalues, ascending, and their eigenvectors as columns.
 
     Example:
-        >>> eigenvectors_above(torch.tensor(0.5), torch.diag(torch.tensor([0.1, 1.0, 2.0])))[0]
-        tensor([1., 2.])
+        >>> least = torch.tensor([0.5, 0.5, 2.5])
+        >>> eigenvectors_above(least, torch.diag(torch.tensor([0.1, 1.0, 2.0])))[0]
+        tensor([1.])
     """
     values, vectors = torch.linalg.eigh(matrix)
     of_eigh = len(values) * torch.finfo(values.dtype).eps * values[-1]
-    kept = values > torch.maximum(least, of_eigh)
+    kept = values > torch.maximum(least @ vectors.square(), of_eigh)
     return values[kept], vectors[:, kept]
 
 
@@ -212,12 +214,17 @@ def trace_along(rows: Float[Tensor, "k d"], square: Float[Tensor, "d d"]) -> Flo
         >>> trace_along(torch.eye(2), torch.tensor([[1.0, 2.0], [2.0, 3.0]]))
         tensor(4.)
     """
-    total = rows.new_zeros(())
-    for i, j in panels(len(square)):
-        terms = (rows[:, i].T @ rows[:, j]).mul_(square[i, j])
-        # what is above the diagonal's block stands below it, too
-        total += 2 * terms.sum() - terms[j].sum()
-    return total
+    of_panels = [_trace_of_panel(rows[:, i], rows[:, j], square[i, j]) for i, j in panels(len(square))]
+    return torch.stack(of_panels).sum()
+
+
+def _trace_of_panel(
+    left: Float[Tensor, "k h"], right: Float[Tensor, "k w"], panel: Float[Tensor, "h w"]
+) -> Float[Tensor, ""]:
+    """In a function, so that one panel is gone before the next one is made."""
+    terms = (left.T @ right).mul_(panel)
+    # what is above the diagonal's block, which is the last one, stands below it, too
+    return 2 * terms.sum() - terms[-right.shape[1] :].sum()
 
 
 @kept_with_the_value

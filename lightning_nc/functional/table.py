@@ -265,6 +265,9 @@ def _outcome(measure: Measure, inputs: Iterable[Any], evidence: Evidence) -> Out
         return Outcome(None, Fate.FEW_CLASSES, few)
     zero = evidence.zero
     nan = torch.full_like(zero, torch.nan)
+    out_of_range = _out_of_range(measure, evidence)
+    if out_of_range:
+        return Outcome(nan, Fate.NAN, out_of_range)
     try:
         value = _scalar(measure.function(*inputs), zero)
     except UndefinedMeasure as undefined:
@@ -279,6 +282,17 @@ def _outcome(measure: Measure, inputs: Iterable[Any], evidence: Evidence) -> Out
         coincide = "class means or classifier rows coincide, vanish or overflow"
         return Outcome(nan, Fate.NAN, coincide)
     return Outcome(value)
+
+
+def _out_of_range(measure: Measure, evidence: Evidence) -> str:
+    """Why no formula that compares class means can be computed, a clause; empty where it can."""
+    compares = (
+        measure.min_classes > 1 and not measure.is_custom and "weights_frame" not in measure.needs
+    )
+    frame = evidence.part("means_frame") if compares else None
+    if frame is None or not frame.leaves_range:
+        return ""
+    return f"the class means, centered, vanish or overflow: {frame.leaves_range}. Scale the features"
 
 
 def _scalar(value: Tensor | float, like: Tensor) -> Float[Tensor, ""]:

@@ -17,7 +17,6 @@ from lightning_nc.functional.spectrum import (
     between_class_whitening,
     centered_means_cholesky,
     eigenvectors_above,
-    means_rounding,
     trace_along,
 )
 from lightning_nc.values.errors import UndefinedMeasure
@@ -85,11 +84,11 @@ def within_between_pinv(statistics: ClassStatistics) -> Float[Tensor, ""]:
         Papyan, Han & Donoho (2020), "Prevalence of neural collapse during the terminal phase of deep
         learning training".
     """
-    covariance = statistics.within_covariance
+    scatter = statistics.require_scatter()
     whitening = between_class_whitening(statistics)
     if len(whitening) == 0:
         return torch.full_like(statistics.within_trace, torch.nan)
-    return trace_along(whitening, covariance).clamp(min=0)
+    return (trace_along(whitening, scatter) / statistics.num_samples).clamp(min=0)
 
 
 def within_between_ratio(statistics: ClassStatistics) -> Float[Tensor, ""]:
@@ -222,6 +221,11 @@ def variability_collapse_index(statistics: ClassStatistics) -> Float[Tensor, ""]
     :math:`\Sigma_T = \Sigma_W + \Sigma_B`, so that the index stays in ``[0, 1]``. 0 at collapse.
     Not logged by default: it needs the eigendecomposition of a d x d matrix.
 
+    Invariant under invertible linear maps of the features. So each unit is divided by its standard
+    deviation first, and a unit whose rows differ by no more than float32 rounds off drops out. What
+    float32 makes of the means and of the scatter is then told unit by unit: no direction is missed
+    because its units are small.
+
     Args:
         statistics: Statistics with a pooled scatter, in which every class has a sample.
 
@@ -242,13 +246,35 @@ def variability_collapse_index(statistics: ClassStatistics) -> Float[Tensor, ""]
         Xu & Liu (2023), "Quantifying the variability collapse of neural networks".
     """
     statistics.require_all_seen()
-    share = statistics.counts.to(statistics.means) / statistics.num_samples
-    weighted = (statistics.means - share @ statistics.means) * share.sqrt()[:, None]
-    # below these lies what float32 makes of the means and of the scatter
-    of_means = means_rounding(statistics).square() / statistics.num_classes
-    of_scatter = FLOAT32_EPS * statistics.within_trace
-    total = statistics.within_covariance + weighted.T @ weighted
-    values, vectors = eigenvectors_above(torch.maximum(of_means, of_scatter), total)
+    scatter, n = statistics.require_scatter(), statistics.num_samples
+    share = statistics.counts.to(statistics.means) / n
+    mean = share @ statistics.means
+    weighted = (statistics.means - mean) * share.sqrt()[:, None]
+    within = scatter.diagonal() / n
+    variances = within + weighted.square().sum(0)
+    rounded = FLOAT32_EPS**2 * (variances + mean.square())
+    units = variances > rounded
+    if not bool(units.any()):
+        return torch.ones_like(statistics.within_trace)
+    variances, scale = variances[units], variances[units].rsqrt()
+    weighted = weighted[:, units] * scale
+    total = (scatter if bool(units.all()) else scatter[units][:, units]) * (scale / n)
+    total.mul_(scale[:, None]).addmm_(weighted.T, weighted)
+    least = _rounding_of_units(rounded[units] / variances, within[units] / variances, len(weighted))
+    values, vectors = eigenvectors_above(least, total)
     explained = ((weighted @ vectors).square().sum(0) / values).sum()
     degrees = min(statistics.num_features, statistics.num_classes - 1)
     return 1 - explained / degrees
+
+
+def _rounding_of_units(
+    of_rows: Float[Tensor, " d"], within: Float[Tensor, " d"], num_classes: int
+) -> Float[Tensor, " d"]:
+    """Variance that float32 makes of nothing, for each unit; in a direction it is their average.
+
+    Rounding errors of C means in d units add up to more along some directions, as do those of the d x d
+    sums of products, by what random matrices of such shapes do.
+    """
+    width = len(of_rows)
+    of_means = of_rows * (1 + (width / num_classes) ** 0.5) ** 2
+    return of_means + FLOAT32_EPS * width**0.5 * within

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lightning_nc.stream.accumulator import Accumulator, Labels, own_mode
 from lightning_nc.stream.backlog import UNKNOWN, Backlog, Rows
-from lightning_nc.stream.class_moments import ClassMoments
+from lightning_nc.stream.class_moments import ClassMoments, require_same_shapes
 from lightning_nc.stream.row_sample import RowSample
 from lightning_nc.values.classifier import LinearClassifier
 from lightning_nc.values.evidence import ClassEvidence
@@ -24,13 +24,13 @@ class ClassAccumulator(Accumulator):
         num_classes: C.
         num_features: d.
         labels: What a label means.
-        covariance: "pooled", "per_class" or "none" (traces only).
+        covariance: "auto", "pooled", "per_class" or "none" (traces only).
         sample_rows: Rows of the sample, at most what 64 MiB hold.
         seed: Of the sample.
         device: Where everything is.
 
     Raises:
-        ValueError: If the scatter of each class does not fit into memory.
+        ValueError: If scatters that were asked for by name do not fit into memory.
     """
 
     size_names: ClassVar[tuple[str, ...]] = ("classes", "features")
@@ -40,7 +40,7 @@ class ClassAccumulator(Accumulator):
         num_classes: int,
         num_features: int,
         labels: Labels,
-        covariance: str = "pooled",
+        covariance: str = "auto",
         sample_rows: int = 8192,
         seed: int = 0,
         device: torch.device | str = "cpu",
@@ -146,7 +146,8 @@ class ClassAccumulator(Accumulator):
         Raises:
             ValueError: If they are those of something else; nothing is changed.
         """
-        self.moments.require_same_shapes(states)
+        require_same_shapes(states, {**self.moments.kept(), "tallies": self.tallies})
+        self.sample.require_same_shapes(states)
         self.reset()
         with own_mode(self.device):
             self.moments.copy_from(states)
@@ -180,10 +181,10 @@ class ClassAccumulator(Accumulator):
         delta = own.means - _means(counts, class_sums)
         moved = [own.sums_of_squares + own.counts * delta.square().sum(1)]
         if own.scatter is not None:
-            moved.append(own.scatter + (delta * own.counts[:, None]).T @ delta)
+            moved.append(torch.addmm(own.scatter, (delta * own.counts[:, None]).T, delta))
         if own.class_scatter is not None:
             outer = torch.einsum("c,ci,cj->cij", own.counts.to(delta.dtype), delta, delta)
-            moved.append(own.class_scatter + outer)
+            moved.append(outer.add_(own.class_scatter))
         return moved
 
     def merged(
@@ -201,15 +202,12 @@ class ClassAccumulator(Accumulator):
         """
         counts, class_sums, tallies = sums
         squares, *scatters = rest
-        statistics = ClassStatistics(
-            counts=counts.round().to(torch.int64),
-            means=_means(counts, class_sums),
-            scatter=None if self.moments.running.scatter is None else scatters[0],
-            sums_of_squares=squares,
-            class_scatter=None if self.moments.running.class_scatter is None else scatters[-1],
-        )
-        whole = Tallies(*tallies.round().to(torch.int64))
-        return ClassEvidence(statistics, classifier, self.sample.value(), whole)
+        whole, means = counts.round().to(torch.int64), _means(counts, class_sums)
+        pooled = None if self.moments.running.scatter is None else scatters[0]
+        of_each = None if self.moments.running.class_scatter is None else scatters[-1]
+        statistics = ClassStatistics(whole, means, pooled, squares, of_each)
+        told = Tallies(*tallies.round().to(torch.int64))
+        return ClassEvidence(statistics, classifier, self.sample.value(), told)
 
     def value(self, classifier: LinearClassifier | None = None) -> ClassEvidence:
         """What this rank has accumulated, as values that later rows do not change.
@@ -250,8 +248,9 @@ class ClassAccumulator(Accumulator):
         Raises:
             ValueError: If the shapes differ.
         """
-        mine, theirs = (each.statistics().to(self.device) for each in (self, other))
-        joined = mine.merge(theirs)
+        self.settle()
+        other.settle()
+        joined = self.moments.peek().merge(other.moments.peek().to(self.device))
         self._leave_inference_mode()
         with own_mode(self.device):
             self.moments.copy_from(vars(joined))
@@ -312,7 +311,8 @@ def _wrong_number(features: Tensor, target: Tensor) -> ValueError:
         "These look like one-hot or soft labels (mixup?): pass hard labels, in the callback by a "
         "`target` function."
         if target.ndim == 2 and len(target) == len(features)
-        else "Do they come from the same forward, or does the batch hold several views?"
+        else "Do they come from the same forward, in one piece, or does the batch hold several views? "
+        "In the callback, set forwards to the one that counts, and target to a function for its labels."
     )
     return ValueError(
         f"Expected one label per feature, but got {len(features)} features and labels of shape "

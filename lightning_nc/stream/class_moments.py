@@ -9,10 +9,13 @@ from torch import Tensor
 
 from lightning_nc.stream.memory import require_bytes, shared_scratch
 from lightning_nc.stream.moments import Moments, add_rows_
-from lightning_nc.stream.products import fold_
+from lightning_nc.stream.products import Products
+from lightning_nc.values.covariance import resolved
 from lightning_nc.values.precision import accumulator_dtype
 from lightning_nc.values.statistics import ClassStatistics
 from lightning_nc.values.symmetric import mirror_
+
+_REFUSABLE = ("pooled", "per_class")
 
 
 class ClassMoments:
@@ -21,11 +24,11 @@ class ClassMoments:
     Args:
         num_classes: C.
         num_features: d.
-        covariance: "pooled", "per_class" or "none" (traces only).
+        covariance: "auto", "pooled", "per_class" or "none" (traces only).
         device: Where they are.
 
     Raises:
-        ValueError: If the scatter of each class does not fit into memory.
+        ValueError: If scatters that were asked for by name do not fit into memory.
     """
 
     # float32 products of so many rows keep the error of their sum below 1e-6, over all batches
@@ -38,8 +41,9 @@ class ClassMoments:
     ) -> None:
         dtype = accumulator_dtype(device)
         d, per_class = num_features, covariance == "per_class"
-        if per_class:
-            require_bytes(num_classes * d * d * dtype.itemsize, device, num_classes, d)
+        if covariance in _REFUSABLE:
+            require_bytes(covariance, num_classes, d, device)
+        covariance = resolved(covariance, d)
 
         def zeros(*shape: int, dtype: torch.dtype = dtype) -> Tensor:
             return torch.zeros(shape, dtype=dtype, device=device)
@@ -51,7 +55,7 @@ class ClassMoments:
             scatter=None if covariance == "none" else zeros(d, d),
             class_scatter=zeros(num_classes, d, d) if per_class else None,
         )
-        self._products = None if covariance == "none" else zeros(d, d, dtype=torch.float32)
+        self._products = None if covariance == "none" else Products(d, device)
         self._unfolded_rows = 0
         self._is_mirrored = True
 
@@ -81,9 +85,8 @@ class ClassMoments:
             rows_before: About how many were added before.
         """
         self._scratch = shared_scratch()  # held from one batch to the next
-        target = self._product_target(features.dtype)
-        moments = self.running._replace(scatter=target)
-        add_rows_(moments, features, label, valid, rows_before)
+        products = self._products if self._needs_products(features.dtype) else None
+        add_rows_(self.running, features, label, valid, rows_before, products)
         self._is_mirrored = False
         self._unfolded_rows += len(features)
         if self._unfolded_rows >= self.rows_per_fold:
@@ -99,13 +102,17 @@ class ClassMoments:
     def reset(self) -> None:
         """Zero, in the same memory."""
         self._unfolded_rows, self._is_mirrored = 0, True
-        self.change(torch.zero_)
+        for kept in self.kept().values():
+            kept.zero_()
+        if self._products is not None:
+            self._products.clear()
 
     def change(self, change: Callable[[Tensor], Tensor]) -> None:
         """Put another tensor in the place of each."""
         changed: Any = (None if t is None else change(t) for t in self.running)
         self.running = Moments(*changed)
-        self._products = None if self._products is None else change(self._products)
+        if self._products is not None:
+            self._products.change(change)
 
     def move(self, device: torch.device) -> None:
         """Go to another device, in float32 where it has no float64."""
@@ -115,16 +122,6 @@ class ClassMoments:
     def kept(self) -> dict[str, Tensor]:
         """Those that are kept, by name, as they are."""
         return {name: t for name, t in self.running._asdict().items() if t is not None}
-
-    def require_same_shapes(self, states: Mapping[str, Tensor]) -> None:
-        """Raise a ValueError where :meth:`copy_from` could not take on these values."""
-        for name, mine in self.kept().items():
-            if name not in states or states[name].shape != mine.shape:
-                got = tuple(states[name].shape) if name in states else "none"
-                raise ValueError(
-                    f"Expected a state {name!r} of shape {tuple(mine.shape)}, but got {got}. Was it "
-                    "saved with other num_classes, num_features or covariance?"
-                )
 
     def copy_from(self, states: Mapping[str, Tensor]) -> None:
         """Take on other values.
@@ -139,20 +136,35 @@ class ClassMoments:
 
     def statistics(self) -> ClassStatistics:
         """A copy that later rows do not change."""
-        copies: Any = (None if t is None else t.clone() for t in self.running)
-        return ClassStatistics(**dict(zip(Moments._fields, copies, strict=True)))
+        copies: dict[str, Any] = {name: tensor.clone() for name, tensor in self.kept().items()}
+        return ClassStatistics(**{"scatter": None, **copies})
+
+    def peek(self) -> ClassStatistics:
+        """Nothing is copied: for use at once."""
+        return ClassStatistics(**self.running._asdict())
 
     def __getstate__(self) -> dict[str, object]:
         # nothing in the scratch is worth a place in a copy
         return {name: value for name, value in vars(self).items() if name != "_scratch"}
 
-    def _product_target(self, dtype: torch.dtype) -> Tensor | None:
-        _, width = self.running.means.shape
-        in_float64 = dtype == self.running.means.dtype or width <= self.narrow
-        return self.running.scatter if in_float64 else self._products
+    def _needs_products(self, dtype: torch.dtype) -> bool:
+        """Float64 is the slower one where features are wide, and there is no need of it for rows."""
+        means = self.running.means
+        return dtype != means.dtype and means.shape[1] > self.narrow
 
     def _fold(self) -> None:
         """Move the float32 products into the float64 scatter, before rounding adds up."""
         if self._unfolded_rows and self.running.scatter is not None and self._products is not None:
-            fold_(self.running.scatter, self._products)
+            self._products.fold_into(self.running.scatter)
         self._unfolded_rows = 0
+
+
+def require_same_shapes(states: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> None:
+    """Raise a ValueError where states are missing, or of other shapes than these."""
+    for name, mine in like.items():
+        if name not in states or states[name].shape != mine.shape:
+            got = tuple(states[name].shape) if name in states else "none"
+            raise ValueError(
+                f"Expected a state {name!r} of shape {tuple(mine.shape)}, but got {got}. Was it "
+                "saved with other num_classes, num_features or covariance?"
+            )

@@ -3,11 +3,18 @@
 import os
 import threading
 import weakref
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from lightning_nc.values.covariance import scatter_bytes
+
 _ENTRIES_ON_CPU, _ENTRIES = 2**21, 2**24
+_REMEDIES = {
+    "pooled": "Use covariance='none', which keeps traces only, or measure a narrower layer.",
+    "per_class": "Use covariance='pooled', which all logged keys are computed from.",
+}
 
 
 def entries_at_once(device: torch.device) -> int:
@@ -72,14 +79,31 @@ def shared_scratch() -> Scratch:
     return scratch
 
 
-def require_bytes(needed: int, device: torch.device, classes: int, width: int) -> None:
-    """Raise a ValueError where the scatter of each class does not fit into memory."""
+def require_bytes(covariance: str, classes: int, width: int, device: torch.device) -> None:
+    """Raise a ValueError where the scatters that were asked for by name do not fit into memory.
+
+    Beside the float64 sums that is float32 products, and a copy of the sums that a stage leaves.
+
+    Args:
+        covariance: "pooled" or "per_class".
+        classes: C.
+        width: d.
+        device: Where they are to be.
+
+    Raises:
+        ValueError: If they do not fit.
+    """
+    matrices = classes if covariance == "per_class" else 1
+    one = scatter_bytes(width)
+    kept = one + (classes * one if covariance == "per_class" else 0)
+    needed = 2 * kept + one // 2
     free = free_bytes(device)
     if free is not None and needed > free:
         raise ValueError(
-            f"Expected covariance='per_class' to fit into memory, but {classes} matrices of "
-            f"{width} x {width} need {needed:,} bytes and {free:,} are free on {device}. "
-            "Use covariance='pooled', which all logged keys are computed from."
+            f"Expected covariance={covariance!r} to fit into memory, but {matrices} "
+            f"{'matrix' if matrices == 1 else 'matrices'} of {width} x {width} need "
+            f"{matrices * one:,} bytes, {needed:,} with float32 products and the copy that a stage "
+            f"leaves, and {free:,} are free on {device}. {_REMEDIES[covariance]}"
         )
 
 
@@ -87,6 +111,12 @@ def free_bytes(device: torch.device) -> int | None:
     """Memory that is free on a device; None where that cannot be told."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
+    try:
+        # pages that hold files are free for others, but only Linux counts them
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return 1024 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1])
+    except (OSError, StopIteration, ValueError):
+        pass
     try:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):

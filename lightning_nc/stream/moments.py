@@ -23,8 +23,9 @@ factor in the place of two, is symmetric, and cannot be negative.
 
 A class that has no sample yet is measured from its first row in place of its mean, which changes
 nothing: its q are the rows less their own mean. So r is small from the first row on, and float32 will
-do for all that is done with rows. Nothing here waits for the device, and nothing of the size C x d is
-allocated.
+do for all that is done with rows; their products are taken in a unit that goes with the largest r, so
+that float32 holds the squares of rows of any size. Nothing here waits for the device, and nothing of
+the size C x d is allocated.
 """
 
 from typing import NamedTuple
@@ -34,7 +35,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lightning_nc.stream.memory import Scratch, entries_at_once, shared_scratch
-from lightning_nc.stream.products import add_symmetric_product_
+from lightning_nc.stream.products import Products, add_symmetric_product_, unit_of
 
 _OUTER_ENTRIES = 2**24
 _WIDE_ENTRIES = 2**19  # of rows in float64, which stay in a cache
@@ -48,8 +49,7 @@ class Moments(NamedTuple):
         counts: n.
         means: mu, float64.
         sums_of_squares: Per class, the trace of its scatter.
-        scatter: S, pooled over the classes, on and above the diagonal; its dtype is the dtype of the
-            product, at least that of the features. None: not kept.
+        scatter: S, pooled over the classes, on and above the diagonal, float64. None: not kept.
         class_scatter: S of each class, float64. None: not kept.
     """
 
@@ -66,6 +66,7 @@ def add_rows_(
     target: Int[Tensor, " B"],
     valid: Bool[Tensor, " B"],
     rows_before: int = 0,
+    products: Products | None = None,
 ) -> None:
     """Add a batch to the running moments, in place.
 
@@ -75,6 +76,7 @@ def add_rows_(
         target: Labels; those of valid rows lie in [0, C), the others are 0.
         valid: False for the rows to leave out, whatever they hold.
         rows_before: About how many rows have been added before.
+        products: What to add the products of float32 rows to in the place of the scatter.
     """
     scratch = shared_scratch()
     most = max(1, entries_at_once(features.device) // max(1, features.shape[1]))
@@ -83,7 +85,7 @@ def add_rows_(
         # a mean of few rows is far from that of many: at first, what is measured from it stays few
         stop = start + min(most, max(_FIRST_ROWS, 3 * (rows_before + start)))
         rows = slice(start, stop)
-        _add_chunk_(moments, features[rows], target[rows], valid[rows], scratch)
+        _add_chunk_(moments, features[rows], target[rows], valid[rows], scratch, products)
         start = stop
 
 
@@ -124,6 +126,7 @@ def _add_chunk_(
     y: Int[Tensor, " B"],
     valid: Bool[Tensor, " B"],
     scratch: Scratch,
+    products: Products | None,
 ) -> None:
     n, mu = moments.counts, moments.means
     dtype = mu.dtype if x.dtype == mu.dtype else torch.float32
@@ -148,10 +151,13 @@ def _add_chunk_(
     e.addcmul_(rest, (total - old) * slots.used[:, None], value=-1).div_(total)
     mu.index_add_(0, slots.label, step.add_(e))
 
+    unit = _unit(r, products)
     share = 1 / (1 + (old / total).sqrt())
-    shift = keep_rows_(near.copy_(rest.addcmul_(e, share)), slots.used)
-    shifts = torch.index_select(shift, 0, slots.of_row, out=scratch("shifts", x, dtype))
-    _add_products_(moments, y, r.sub_(shifts), memory=shifts)
+    shift = rest.addcmul_(e, share).div_(unit).neg_()
+    shift = keep_rows_(near.copy_(shift), slots.used)
+    q = torch.index_select(shift, 0, slots.of_row, out=scratch("q", x, dtype))
+    q.addcmul_(r, 1 / unit)
+    _add_products_(moments, y, q, unit.to(mu.dtype), products, memory=r)
 
 
 def _first_rows_of_new_classes(
@@ -167,15 +173,33 @@ def _first_rows_of_new_classes(
     return keep_rows_(first.to(dtype), is_new)
 
 
+def _unit(r: Float[Tensor, "B d"], products: Products | None) -> Float[Tensor, ""]:
+    """What rows are divided by, so that float32 holds their squares; float64 needs nothing of it."""
+    if r.dtype != torch.float32:
+        return r.new_ones(())
+    unit = unit_of(r)
+    return unit if products is None else products.in_unit(unit)
+
+
 def _add_products_(
-    moments: Moments, y: Int[Tensor, " B"], q: Float[Tensor, "B d"], memory: Float[Tensor, "B d"]
+    moments: Moments,
+    y: Int[Tensor, " B"],
+    q: Float[Tensor, "B d"],
+    unit: Float[Tensor, ""],
+    products: Products | None,
+    memory: Float[Tensor, "B d"],
 ) -> None:
     squares = torch.mul(q, q, out=memory).sum(1)  # a norm would add up one by one
-    moments.sums_of_squares.index_add_(0, y, squares.to(moments.means.dtype))
-    if moments.scatter is not None:
-        add_symmetric_product_(moments.scatter, q)
+    moments.sums_of_squares.index_add_(0, y, squares.to(unit.dtype) * unit.square())
+    if products is not None:
+        products.add(q)
+    if moments.class_scatter is None and (moments.scatter is None or products is not None):
+        return
+    whole = q.to(unit.dtype).mul_(unit)
+    if moments.scatter is not None and products is None:
+        add_symmetric_product_(moments.scatter, whole)
     if moments.class_scatter is not None:
-        _add_outer_products_(moments.class_scatter, y, q.to(moments.means.dtype))
+        _add_outer_products_(moments.class_scatter, y, whole)
 
 
 def _add_rows_by_slot_(

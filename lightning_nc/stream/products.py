@@ -4,6 +4,8 @@ On a CPU that is nearly half of the time of a large product. On other devices on
 than several, and all of it is computed.
 """
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -12,6 +14,101 @@ from lightning_nc.values.precision import float32_products_are_exact
 from lightning_nc.values.symmetric import panels
 
 _SPLIT_ENTRIES = 2**21  # of rows in three parts, of which twelve copies are made
+_LEAST_UNIT, _OF_THE_LARGEST = 2.0**-126, 2.0**-48
+
+
+def unit_of(rows: Float[Tensor, "B d"]) -> Float[Tensor, ""]:
+    """A power of two, in multiples of which float32 holds squares of these rows and sums of them.
+
+    The largest entry is some 2^48 of it. So 2^30 of its squares add up without overflow, and entries
+    2^-100 times as large still have squares with all their digits.
+
+    Args:
+        rows: Of float32, finite.
+
+    Returns:
+        The unit, on the device of the rows, which is not waited for.
+
+    Example:
+        >>> float(unit_of(torch.tensor([[3.0, -5.0]]))) == 4 * 2.0**-48
+        True
+    """
+    largest = torch.maximum(rows.amax(), -rows.amin())  # their norm would take 25 times as long
+    exponent = largest.view(torch.int32).bitwise_and(0x7F800000).view(torch.float32)
+    return (exponent * _OF_THE_LARGEST).clamp(min=_LEAST_UNIT)
+
+
+class Products:
+    """Float32 products of rows in a unit of their own, which grows with the rows.
+
+    Squares leave the range of float32 where rows are smaller than 1e-19 or larger than 1e19. A power of
+    two as a unit costs no digit.
+
+    Args:
+        width: d.
+        device: Where they are.
+
+    Example:
+        >>> products, total = Products(1, torch.device("cpu")), torch.zeros(1, 1).double()
+        >>> for row in (3e-30, 4e-30):
+        ...     unit = products.in_unit(torch.tensor(1e-30))
+        ...     products.add(torch.tensor([[row]]) / unit)
+        >>> products.fold_into(total)
+        >>> total
+        tensor([[2.5000e-59]], dtype=torch.float64)
+    """
+
+    def __init__(self, width: int, device: torch.device) -> None:
+        self._sum = torch.zeros(width, width, dtype=torch.float32, device=device)
+        self._unit = torch.full((), _LEAST_UNIT, dtype=torch.float32, device=device)
+        self._is_empty = True
+
+    def in_unit(self, needed: Float[Tensor, ""]) -> Float[Tensor, ""]:
+        """Change to a unit in which further rows can be added.
+
+        Args:
+            needed: What the rows need, see :func:`unit_of`.
+
+        Returns:
+            The unit: at least this one, and that of the rows before.
+        """
+        unit = needed if self._is_empty else torch.maximum(self._unit, needed)
+        if not self._is_empty:
+            share = (self._unit / unit).square()
+            for panel in _panels(self._sum):
+                self._sum[panel] *= share
+        self._unit = unit
+        return unit
+
+    def add(self, rows: Float[Tensor, "B d"]) -> None:
+        """Add the products of rows with themselves.
+
+        Args:
+            rows: In the unit.
+        """
+        add_symmetric_product_(self._sum, rows)
+        self._is_empty = False
+
+    def fold_into(self, total: Float[Tensor, "d d"]) -> None:
+        """Move all of it into a sum of more digits, on and above the diagonal.
+
+        Args:
+            total: Added to in place.
+        """
+        square = self._unit.to(total.dtype).square()
+        for panel in _panels(total):
+            total[panel] += self._sum[panel].to(total.dtype).mul_(square)
+            self._sum[panel].zero_()
+        self._is_empty = True
+
+    def clear(self) -> None:
+        """Forget all of it, and keep the memory."""
+        self._sum.zero_()
+        self._is_empty = True
+
+    def change(self, change: Callable[[Tensor], Tensor]) -> None:
+        """Put another tensor in the place of each."""
+        self._sum, self._unit = change(self._sum), change(self._unit)
 
 
 def add_symmetric_product_(out: Float[Tensor, "d d"], rows: Float[Tensor, "B d"]) -> None:
@@ -47,18 +144,6 @@ def _add_product_(
 ) -> None:
     for i, j in _panels(out):
         out[i, j].addmm_(left[:, i].T, right[:, j])
-
-
-def fold_(total: Float[Tensor, "d d"], part: Float[Tensor, "d d"]) -> None:
-    """Move what was added to a symmetric ``part`` into ``total``, which has more digits.
-
-    Args:
-        total: Added to in place, on and above the diagonal.
-        part: Zero afterwards, on and above the diagonal.
-    """
-    for panel in _panels(total):
-        total[panel] += part[panel]
-        part[panel].zero_()
 
 
 def _panels(square: Float[Tensor, "d d"]) -> list[tuple[slice, slice]]:

@@ -120,8 +120,34 @@ class RowSample:
         parts = {f"sample_{n}": part[:size] for n, part in zip(_Kept._fields, self._kept, strict=True)}
         return {**parts, "rows_seen": torch.tensor(self.seen, device=self._kept.target.device)}
 
+    def require_same_shapes(self, states: Mapping[str, Tensor]) -> None:
+        """Raise a ValueError where :meth:`load` could not go on from these.
+
+        Args:
+            states: By name.
+
+        Raises:
+            ValueError: If some are missing, or are of other rows than a sample of this size holds.
+        """
+        names = [f"sample_{name}" for name in _Kept._fields]
+        missing = [name for name in (*names, "rows_seen") if name not in states]
+        if missing:
+            raise ValueError(
+                f"Expected the states of a sample, but got no {missing[0]!r}. Are they those of "
+                "a NeuralCollapse, all of them?"
+            )
+        rows = min(int(states["rows_seen"]), self.reservoir.capacity)
+        width = self._kept.features.shape[1]
+        for name, shape in zip(names, ((width,), (), ()), strict=True):
+            got = tuple(states[name].shape)
+            if len(got) != 1 + len(shape) or got[1:] != shape or got[0] < rows:
+                raise ValueError(
+                    f"Expected a state {name!r} of at least {rows} rows of shape {shape}, but got "
+                    f"{got}. Was it saved with fewer sample_rows, or other num_features?"
+                )
+
     def load(self, states: Mapping[str, Tensor]) -> None:
-        """Go on from :meth:`states`."""
+        """Go on from :meth:`states`, which fit."""
         device = self._kept.target.device
         copies = (states[f"sample_{name}"].to(device, copy=True) for name in _Kept._fields)
         self._kept = _Kept(*copies)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from lightning_nc.values.covariance import why_not_kept
 from lightning_nc.values.errors import summarize
 from lightning_nc.values.evidence import ClassEvidence
 from lightning_nc.values.outcome import Fate, Outcome
@@ -57,6 +58,15 @@ def about_outcomes(outcomes: Mapping[str, Outcome]) -> dict[str, str]:
         f"{fate}: {', '.join(keys)}": f"{', '.join(keys)} {fate}: {reason}."
         for (fate, reason), keys in together.items()
     }
+
+
+def about_covariance(statistics: ClassStatistics, outcomes: Mapping[str, Outcome]) -> dict[str, str]:
+    """A sentence on a covariance that is too large to be kept unasked, unless a measure's says it."""
+    reason = why_not_kept(statistics.num_features)
+    told = any(outcome.reason == reason for outcome in outcomes.values())
+    if told or statistics.scatter is not None:
+        return {}
+    return {"covariance": f"{reason[0].upper()}{reason[1:]}."}
 
 
 def rows_left_out(tallies: Tallies) -> str:

@@ -10,6 +10,8 @@ from torch import Tensor
 from lightning_nc.values.precision import accumulator_dtype
 from lightning_nc.values.symmetric import gram
 
+_RANGES = {torch.float64: (1e-75, 1e75), torch.float32: (1e-15, 1e15)}
+
 PAIRWISE_CLASSES = 2048
 """Above this many classes the pairwise measures look at a seeded sample of this many classes."""
 
@@ -44,6 +46,19 @@ class Frame:
     def num_vectors(self) -> int:
         """C, the number of vectors, also where the pairs are a sample."""
         return self.vectors.shape[0]
+
+    @cached_property
+    def leaves_range(self) -> str:
+        """A clause on vectors so small or so large that their products have no digits; else empty.
+
+        Vectors that came from float16, bfloat16 or float32 are measured in float64, which holds them.
+        """
+        largest, (least, most) = float(self.vectors.abs().max()), _RANGES[self.vectors.dtype]
+        if largest == 0 or least < largest < most:
+            return ""
+        dtype = str(self.vectors.dtype).removeprefix("torch.")
+        held = f"{dtype} holds products of {least:.0e} to {most:.0e}"
+        return f"their largest entry is {largest:.0e}, and {held}"
 
     @cached_property
     def norms(self) -> Float[Tensor, " C"]:

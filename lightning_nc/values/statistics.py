@@ -10,24 +10,17 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from lightning_nc.values.covariance import check_covariance, why_not_kept
 from lightning_nc.values.errors import UndefinedMeasure, summarize
 from lightning_nc.values.frame import Frame
 from lightning_nc.values.precision import accumulator_dtype
-
-Covariance = Literal["pooled", "per_class", "none"]
-
-
-def check_covariance(covariance: str) -> None:
-    """Raise a ValueError unless ``covariance`` is one of those in :data:`Covariance`."""
-    known = get_args(Covariance)
-    if covariance not in known:
-        raise ValueError(f"Expected covariance to be one of {known}, but got {covariance!r}.")
+from lightning_nc.values.statistics_file import read_statistics
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,7 +168,7 @@ class ClassStatistics:
         weight = self.counts * (other.counts / total)
         scatter = class_scatter = None
         if self.scatter is not None and other.scatter is not None:
-            scatter = self.scatter + other.scatter + (delta * weight[:, None]).T @ delta
+            scatter = torch.addmm(self.scatter, (delta * weight[:, None]).T, delta).add_(other.scatter)
         if self.class_scatter is not None and other.class_scatter is not None:
             outer = torch.einsum("c,ci,cj->cij", weight, delta, delta)
             class_scatter = self.class_scatter + other.class_scatter + outer
@@ -220,8 +213,18 @@ class ClassStatistics:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "ClassStatistics":
-        """Read what :meth:`save` wrote, onto the CPU."""
-        return cls(**torch.load(path, map_location="cpu", weights_only=True))
+        """Read what :meth:`save` wrote, onto the CPU.
+
+        Args:
+            path: Of the file.
+
+        Returns:
+            The statistics.
+
+        Raises:
+            ValueError: If the file holds anything else.
+        """
+        return cls(**read_statistics(path))
 
     @property
     def num_classes(self) -> int:
@@ -279,14 +282,16 @@ class ClassStatistics:
         r""":math:`\operatorname{tr} \Sigma_B`, with :math:`\Sigma_B = \frac1C \sum_c m_c m_c^\top`."""
         return self.centered_means.square().sum() / self.num_classes
 
-    @cached_property
+    @property
     def within_covariance(self) -> Float[Tensor, "d d"]:
-        r""":math:`\Sigma_W` = scatter / N."""
+        r""":math:`\Sigma_W` = scatter / N, of which no copy is kept."""
+        return self.require_scatter() / self.num_samples
+
+    def require_scatter(self) -> Float[Tensor, "d d"]:
+        """The pooled scatter, or an UndefinedMeasure that says why it was not kept."""
         if self.scatter is None:
-            raise UndefinedMeasure(
-                "the within-class covariance was not kept (covariance='none'); use 'pooled'"
-            )
-        return self.scatter / self.num_samples
+            raise UndefinedMeasure(why_not_kept(self.num_features))
+        return self.scatter
 
     def require_all_seen(self) -> None:
         """Raise a ValueError that names the classes without samples, if there are any."""

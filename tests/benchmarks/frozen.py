@@ -9,7 +9,7 @@ from lightning_nc.run.frozen_loader import frozen_loader
 from lightning_nc.run.frozen_pass import frozen_pass
 from lightning_nc.tasks import Multiclass
 from lightning_nc.values import stage_of
-from lightning_nc.watch.capture import Places
+from lightning_nc.watch.places import Places
 from lightning_nc.watch.watch import Watch
 
 STAGE = stage_of("frozen")

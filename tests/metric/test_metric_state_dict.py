@@ -130,6 +130,40 @@ def test_a_state_of_other_settings_is_refused_and_changes_nothing(other, text):
     assert int(metric.statistics().num_samples) == 600
 
 
+@pytest.mark.parametrize(
+    ("changed", "text"),
+    [
+        ({"tallies": ...}, "a state 'tallies' of shape .* but got none"),
+        ({"rows_seen": ...}, "the states of a sample, but got no 'rows_seen'"),
+        ({"sample_target": ...}, "the states of a sample, but got no 'sample_target'"),
+        ({"sample_features": torch.zeros(600, 3)}, r"'sample_features' of .* but got \(600, 3\)"),
+        ({"sample_target": torch.zeros(5)}, r"'sample_target' of at least 600 rows .* but got \(5,\)"),
+    ],
+)
+def test_states_that_are_not_whole_are_refused_and_change_nothing(changed, text):
+    saved, metric = (streamed(problem("random")) for _ in range(2))
+    saved.persistent(True)
+    state = {n: v for n, v in {**saved.state_dict(), **changed}.items() if v is not ...}
+    with pytest.raises(ValueError, match=text):
+        metric.load_state_dict(state)
+    assert int(metric.statistics().num_samples) == 600
+    assert len(metric.sample().target) == 600
+
+
+def test_a_smaller_sample_does_not_go_on_as_a_larger_one_with_rows_of_zeros():
+    given = problem("random")
+    few, many = (streamed(given, sample_rows=rows) for rows in (40, 500))
+    for metric in (few, many):
+        metric.persistent(True)
+    with pytest.raises(ValueError, match=r"at least 500 rows .* Was it saved with fewer sample_rows"):
+        many.load_state_dict(few.state_dict())
+    few.load_state_dict(many.state_dict())
+    few.update(given.features[:50], given.target[:50])
+    sample = few.sample()
+    assert len(sample.target) == 40
+    assert bool((sample.features != 0).any(1).all())
+
+
 def test_a_checkpoint_from_before_the_states_were_persistent_loads():
     metric = NeuralCollapse(3, 4)
     metric.persistent(True)

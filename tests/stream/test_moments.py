@@ -12,15 +12,16 @@ from support.problems import NAMES, UNEVEN, as_numpy, gaussian_classes, problem
 
 from lightning_nc.stream import moments as moments_module
 from lightning_nc.stream.moments import Moments, add_rows_, add_rows_plainly_, keep_rows_
+from lightning_nc.stream.products import Products
 from lightning_nc.values.symmetric import mirror_
 
 
-def empty_moments(num_classes, width, dtype=torch.float32, per_class=True, pooled=True):
+def empty_moments(num_classes, width, per_class=True, pooled=True):
     return Moments(
         counts=torch.zeros(num_classes, dtype=torch.int64),
         means=torch.zeros(num_classes, width, dtype=torch.float64),
         sums_of_squares=torch.zeros(num_classes, dtype=torch.float64),
-        scatter=torch.zeros(width, width, dtype=dtype) if pooled else None,
+        scatter=torch.zeros(width, width, dtype=torch.float64) if pooled else None,
         class_scatter=(
             torch.zeros(num_classes, width, width, dtype=torch.float64) if per_class else None
         ),
@@ -28,21 +29,30 @@ def empty_moments(num_classes, width, dtype=torch.float32, per_class=True, poole
 
 
 def added_up(given, sizes=UNEVEN, **settings):
-    dtype = torch.float64 if given.features.dtype == torch.float64 else torch.float32
-    moments = empty_moments(given.num_classes, given.num_features, dtype, **settings)
-    for h, y, _ in given.batches(sizes):
-        add_rows_(moments, h, y, torch.ones_like(y, dtype=torch.bool))
+    moments = empty_moments(given.num_classes, given.num_features, **settings)
+    return added_to(moments, [(h, y) for h, y, _ in given.batches(sizes)])
+
+
+def added_to(moments, batches):
+    """By float32 products, unless the rows are float64 or there is no scatter."""
+    products = None
+    if batches[0][0].dtype != torch.float64 and moments.scatter is not None:
+        products = Products(len(moments.scatter), torch.device("cpu"))
+    for h, y in batches:
+        add_rows_(moments, h, y, torch.ones_like(y, dtype=torch.bool), products=products)
+    if products is not None:
+        products.fold_into(moments.scatter)
     return moments
 
 
-def assert_moments(moments, h, y):
+def assert_moments(moments, h, y, dtype=torch.float32):
     """Equal to two passes, up to what the product's dtype rounds off the spread inside the classes.
 
     The digits of the means themselves do not count: they are kept in float64.
     """
     num_classes = len(moments.counts)
     counts, means, scatter, sums = oracles.two_pass_statistics(h, y, num_classes)
-    relative = 1e-6 if moments.scatter.dtype == torch.float32 else 1e-12
+    relative = 1e-6 if dtype == torch.float32 else 1e-12
     spread, size = np.sqrt(sums.max() / len(y)), np.abs(means).max()
     lost = 1e-14 * size * spread * len(y)
     assert moments.counts.tolist() == counts.tolist()
@@ -61,7 +71,8 @@ def assert_moments(moments, h, y):
 def test_one_pass_over_uneven_batches_equals_two_passes(name, dtype):
     given = problem(name)
     given = replace(given, features=given.features.to(dtype))
-    assert_moments(added_up(given, per_class=given.num_classes < 6), *as_numpy(given))
+    moments = added_up(given, per_class=given.num_classes < 6)
+    assert_moments(moments, *as_numpy(given), dtype)
 
 
 @pytest.mark.parametrize("sizes", [(1,), (2, 1), (10_000,)])
@@ -74,9 +85,8 @@ def test_a_class_that_comes_late_is_measured_from_its_own_rows():
     # products of float32 rows 1,000 away from 0 would leave no digit of a spread of 0.01
     given = gaussian_classes([40, 40, 40], 8, spread=1e-2, offset=1000.0)
     order = given.target.argsort(stable=True)
-    moments = empty_moments(3, 8)
-    for rows in order.split(13):
-        add_rows_(moments, given.features[rows], given.target[rows], torch.ones(len(rows)).bool())
+    batches = [(given.features[rows], given.target[rows]) for rows in order.split(13)]
+    moments = added_to(empty_moments(3, 8), batches)
     assert_moments(moments, *as_numpy(given))
 
 
@@ -121,8 +131,8 @@ def test_neither_features_nor_labels_are_changed():
     given = problem("random")
     h, y, valid = given.features.clone(), given.target.clone(), torch.ones(600, dtype=torch.bool)
     double = h.double()
-    for features, dtype in ((h, torch.float32), (double, torch.float64)):
-        moments = empty_moments(10, 32, dtype)
+    for features in (h, double):
+        moments = empty_moments(10, 32)
         for _ in range(2):
             add_rows_(moments, features, y, valid)
     assert torch.equal(h, given.features)
@@ -173,7 +183,7 @@ def test_the_fast_form_comes_to_what_the_plain_one_does(name, left_out):
     target = torch.where(valid, given.target, 0)
     nothing = torch.tensor([torch.nan, torch.inf, 1e30], dtype=torch.float64)
     broken = torch.where(valid[:, None], h, nothing[torch.arange(h.shape[1]) % 3])
-    fast, plain = (empty_moments(given.num_classes, h.shape[1], torch.float64) for _ in range(2))
+    fast, plain = (empty_moments(given.num_classes, h.shape[1]) for _ in range(2))
     start = 0
     for size in itertools.cycle(UNEVEN):
         rows = slice(start, start + size)
@@ -198,7 +208,7 @@ def test_the_fast_form_comes_to_what_the_plain_one_does(name, left_out):
 def test_the_plain_form_equals_two_passes(name):
     given = problem(name)
     given = replace(given, features=given.features.double())
-    moments = empty_moments(given.num_classes, given.num_features, torch.float64)
+    moments = empty_moments(given.num_classes, given.num_features)
     for h, y, _ in given.batches(UNEVEN):
         add_rows_plainly_(moments, h, y, torch.ones_like(y, dtype=torch.bool))
-    assert_moments(moments, *as_numpy(given))
+    assert_moments(moments, *as_numpy(given), torch.float64)

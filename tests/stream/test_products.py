@@ -5,7 +5,7 @@ import torch
 from support.coarse import CoarseProducts
 
 from lightning_nc.stream import products
-from lightning_nc.stream.products import add_symmetric_product_, fold_
+from lightning_nc.stream.products import Products, add_symmetric_product_, unit_of
 from lightning_nc.values.symmetric import mirror_
 
 
@@ -43,13 +43,13 @@ def test_a_product_is_as_good_as_float32_where_factors_are_rounded(rows, monkeyp
 @pytest.mark.parametrize("width", [1, 255, 256, 257, 900])
 def test_panels_cover_all_on_and_above_the_diagonal_and_folding_moves_it(width):
     x = torch.randn(40, width, generator=torch.Generator().manual_seed(0))
-    part, total = torch.zeros(width, width), torch.ones(width, width, dtype=torch.float64)
-    add_symmetric_product_(part, x)
+    parts, total = Products(width, torch.device("cpu")), torch.ones(width, width, dtype=torch.float64)
+    parts.add(x / parts.in_unit(unit_of(x)))
+    part = parts._sum
     expected = x.double().T @ x.double()
-    torch.testing.assert_close(mirror_(part.clone()).double(), expected, rtol=0, atol=1e-4)
     if width > 512:
         assert part.count_nonzero() < 0.8 * width * width
-    fold_(total, part)
+    parts.fold_into(total)
     torch.testing.assert_close(mirror_(total), 1 + expected, rtol=0, atol=1e-4)
     assert part.triu().count_nonzero() == 0
 
@@ -66,3 +66,31 @@ def test_the_parts_of_a_factor_are_bfloat16_and_add_up_exactly():
     parts = products._bfloat16_parts(x)
     assert all(torch.equal(part, part.bfloat16().float()) for part in parts)
     assert torch.equal(sum(part.double() for part in parts), x.double())
+
+
+@pytest.mark.parametrize("exponent", [-149, -130, -126, -60, 0, 60, 127])
+def test_in_its_unit_a_row_has_squares_that_float32_holds(exponent):
+    rows = torch.tensor([[0.0, 2.0**exponent], [-(2.0**exponent), 0.0]])
+    unit = unit_of(rows)
+    assert float(unit).hex().startswith("0x1.0000000000000p")
+    squares = (rows / unit).square()
+    assert float(squares.max().double() * unit.double() ** 2) == 4.0**exponent
+    # as many of them as there are in any piece of rows, and entries as small as matter beside them
+    assert float(squares.max()) * 2**30 < torch.finfo(torch.float32).max
+    assert exponent < -100 or float(squares.max()) * 2.0**-200 > torch.finfo(torch.float32).tiny
+
+
+def test_products_grow_into_larger_units_and_stay_in_them():
+    parts, total = Products(2, torch.device("cpu")), torch.zeros(2, 2, dtype=torch.float64)
+    sizes = (1e-30, 1e-20, 1e-25, 1e-20, 0.0)
+    exact = torch.zeros(2, 2, dtype=torch.float64)
+    for size in sizes:
+        rows = size * torch.tensor([[1.0, -2.0], [0.5, 3.0]])
+        exact += rows.double().T @ rows.double()
+        parts.add(rows / parts.in_unit(unit_of(rows)))
+    parts.fold_into(total)
+    torch.testing.assert_close(mirror_(total) / exact, torch.ones(2, 2).double(), rtol=0, atol=1e-6)
+    small = 1e-30 * torch.ones(1, 2)
+    parts.add(small / parts.in_unit(unit_of(small)))  # after a fold the unit is that of the next rows
+    parts.fold_into(total.zero_())
+    torch.testing.assert_close(total[0, 1].item(), 1e-60, rtol=1e-6, atol=0)

@@ -36,7 +36,7 @@ UPDATE_PATH = (
     ClassAccumulator._catch_up,
     ClassAccumulator._add,
     ClassMoments.add,
-    ClassMoments._product_target,
+    ClassMoments._needs_products,
     ClassMoments._fold,
     RowSample.add,
     RowSample.knows_decisions,

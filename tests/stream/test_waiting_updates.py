@@ -37,12 +37,13 @@ fake = pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTens
         ("pooled", torch.float64),
     ],
 )
-def test_updates_run_without_knowing_any_value(settings, dtype):
+@pytest.mark.parametrize("width", [8, 100])
+def test_updates_run_without_knowing_any_value(settings, dtype, width):
     with FakeTensorMode():
-        metric = NeuralCollapse(5, 8, **WITHOUT_WAITING[settings])
-        head = nn.Linear(8, 5, dtype=dtype)
+        metric = NeuralCollapse(5, width, **WITHOUT_WAITING[settings])
+        head = nn.Linear(width, 5, dtype=dtype)
         for _ in range(20):
-            h, y = torch.randn(13, 8, dtype=dtype), torch.randint(5, (13,))
+            h, y = torch.randn(13, width, dtype=dtype), torch.randint(5, (13,))
             metric.update(h, y, head(h), LinearClassifier(head.weight, head.bias))
         metric.reset()
         metric.update(h, y, head(h))

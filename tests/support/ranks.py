@@ -150,8 +150,11 @@ def assert_identical(first, *others):
 
 
 def assert_same_values(values, reference, rel=1e-6):
-    mine = {key: float(value) for key, value in values.items()}
-    assert mine == pytest.approx({key: float(v) for key, v in reference.items()}, rel=rel, abs=1e-12)
+    mine, theirs = ({key: float(v) for key, v in each.items()} for each in (values, reference))
+    # directions below what float32 makes of the means have a share in the reference's index
+    if VCI in mine and VCI in theirs:
+        assert mine.pop(VCI) == pytest.approx(theirs.pop(VCI), rel=rel, abs=1e-8)
+    assert mine == pytest.approx(theirs, rel=rel, abs=1e-12)
 
 
 def assert_near(actual, expected, scale=None):

@@ -101,7 +101,7 @@ def test_tasks_are_made_by_their_names():
 
 
 def test_an_unknown_covariance_is_refused_with_the_settings():
-    message = r"one of \('pooled', 'per_class', 'none'\), but got 'full'"
+    message = r"one of \('auto', 'pooled', 'per_class', 'none'\), but got 'full'"
     with unchecked_shapes(), pytest.raises(ValueError, match=message):
         Settings(covariance="full")
 

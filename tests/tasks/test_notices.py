@@ -7,8 +7,8 @@ import torch
 from support.problems import evidence_of, gaussian_classes, problem, statistics_of, tallies_of
 
 from lightning_nc.functional import MEASURES, ClassEvidence, evaluate
-from lightning_nc.tasks.notices import about_outcomes, notices, rows_left_out
-from lightning_nc.values import Fate, Outcome
+from lightning_nc.tasks.notices import about_covariance, about_outcomes, notices, rows_left_out
+from lightning_nc.values import Fate, Outcome, covariance
 
 NON_FINITE = "with a NaN or infinite feature left out. Has training diverged, or does float16 overflow?"
 
@@ -142,3 +142,20 @@ def test_a_device_without_float64_is_named_as_the_reason_of_lost_digits():
     assert kind == "float32"
     assert text.startswith("This device has no float64: means and scatters are kept in float32")
     assert "float32" not in notices(ClassEvidence.of(s), {})
+
+
+def test_a_covariance_that_auto_does_not_keep_is_told_once(monkeypatch):
+    monkeypatch.setattr(covariance, "AUTO_BYTES", 8 * 32**2 - 1)
+    given = problem("random")
+    kept, traces = statistics_of(given), statistics_of(given, covariance="none")
+    outcomes = evaluate([MEASURES["nc1/within_between_pinv"]], ClassEvidence.of(traces))
+    assert about_covariance(kept, {}) == {}
+    assert about_covariance(traces, outcomes) == {}
+    [left_out] = about_outcomes(outcomes).values()
+    [alone] = about_covariance(traces, {}).values()
+    text = (
+        "he within-class covariance was not kept: of 32 features it takes 8,192 bytes, and covariance="
+    )
+    assert left_out.startswith(f"nc1/within_between_pinv left out: t{text}")
+    assert alone.startswith(f"T{text}")
+    assert alone.endswith("if memory allows, set covariance='pooled'.")

@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 import torch
 
 from lightning_nc.values import Frame
@@ -44,3 +45,21 @@ def test_vectors_that_rounding_alone_tells_apart_have_no_distance():
     distances = Frame(rows).squared_distances
     assert distances[0, 1] == 0
     assert distances[0, 2] > 0
+
+
+@pytest.mark.parametrize(
+    ("size", "dtype", "kept"),
+    [
+        (1e-45, torch.float64, True), (3e38, torch.float64, True), (0.0, torch.float64, True),
+        (1e-76, torch.float64, False), (1e76, torch.float64, False),
+        (1e-10, torch.float32, True), (1e-16, torch.float32, False), (1e16, torch.float32, False),
+    ],
+)  # fmt: skip
+def test_a_frame_tells_where_products_of_its_vectors_have_no_digits(size, dtype, kept, monkeypatch):
+    monkeypatch.setattr("lightning_nc.values.frame.accumulator_dtype", lambda device: dtype)
+    frame = Frame(torch.tensor([[size, 0.0], [0.0, size / 2]], dtype=torch.float64))
+    text = frame.leaves_range
+    assert (text == "") == kept
+    assert kept or text.startswith(
+        f"their largest entry is {size:.0e}, and {str(dtype)[6:]} holds prod"
+    )

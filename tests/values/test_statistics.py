@@ -19,7 +19,7 @@ from support.problems import (
 )
 
 from lightning_nc import ClassStatistics
-from lightning_nc.values.statistics import Covariance, check_covariance
+from lightning_nc.values.covariance import Covariance, check_covariance
 
 COVARIANCES = get_args(Covariance)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support.problems import assert_statistics, gaussian_classes, statistics_of
 
 from lightning_nc import ClassStatistics
-from lightning_nc.values.statistics import Covariance
+from lightning_nc.values.covariance import Covariance
 
 COVARIANCES = get_args(Covariance)
 
