@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lightning_nc.report.reporter import Reporter, refuse_shared_keys
+from lightning_nc.report.saved import entries, left_aside
 from lightning_nc.report.voice import Voice
 from lightning_nc.run.frozen_pass import FrozenPass
 from lightning_nc.run.schedule import Schedule
@@ -12,8 +13,9 @@ from lightning_nc.run.twins import Callback
 from lightning_nc.session import PICTURES, Plan, Session
 from lightning_nc.tasks import Settings, make_task
 from lightning_nc.values import ClassStatistics, History, stage_of
-from lightning_nc.values.statistics import Covariance
-from lightning_nc.watch.capture import Forwards, Places
+from lightning_nc.values.covariance import CovarianceSetting
+from lightning_nc.watch.choice import Choice
+from lightning_nc.watch.places import Forwards, Places
 
 
 class NeuralCollapseCallback(Callback):
@@ -29,7 +31,8 @@ class NeuralCollapseCallback(Callback):
 
     Args:
         classifier: Dotted path to the last linear layer: its input is the feature, its weight and
-            bias the classifier. None: the last ``nn.Linear`` to run in the first forward.
+            bias the classifier. None: the one that the training loss applies last; anything doubtful
+            (a second head, a teacher, an adapter, a weight applied as a function) is refused.
         layers: More modules, by dotted path or glob, whose outputs are measured as features. A
             mapping gives each its pool.
         pool: How an output with more than two dimensions becomes rows: "spatial_mean" (channels
@@ -38,33 +41,41 @@ class NeuralCollapseCallback(Callback):
             else by the module's type.
         target: Where the labels are in a batch: a position, a key or attribute, several of them joined
             by dots, or a function by dotted path, which returns None for a batch that is not to be
-            measured. None: second item of a sequence; "target", "targets", "label", "labels", "y".
+            measured. None: "target", "targets", "label", "labels", "y", else the second item of a
+            sequence, where no other item holds integers.
+        target_shift: 1: the label of a position is the next token's, as in causal language models
+            whose labels are their inputs.
         task: What a label is: "multiclass" or "binary".
         num_classes: Number of classes. None: the classifier's rows.
         online: Measure the features of the training forwards themselves, at no extra pass; the
             weights move during the epoch, and BatchNorm, Dropout and augmentation are on.
         frozen_every_n_epochs: Every so many epochs, and after the last, one extra inference pass over
             the training data in eval mode, as in the papers. 0: never.
-        inference: How the frozen pass runs the network on a batch: None (forward on the inputs), the
-            name of a method that takes the batch and its index ("predict_step"), or a function of the
-            module and the batch by dotted path.
+        inference: How the frozen pass runs the network on a batch: the name of a method that takes the
+            batch and its index ("predict_step"), or a function of the module and the batch by dotted
+            path. None: forward on the inputs, else predict_step where it is overridden. Weights,
+            buffers, modes, torchmetrics inside the module, loggers and global random states are put
+            back; what else it changes stays: lists that a validation_step fills, generators and
+            counters that are no buffers.
+        frozen_num_workers: At least so many worker processes load the data of the frozen pass, and
+            keep the data set's own state untouched. 0: this process does, for data sets that do not
+            survive a fork (thread pools, locks, connections).
         every_n_epochs: How often the other stages are measured; the first epoch always, and the last
             one where it is known beforehand (``max_epochs``).
         every_n_steps: Measure training in windows of so many optimizer steps in the place of epochs,
             for runs of few, long epochs. A window may span epochs; the first one ends with the first
             epoch at the latest, so that there is a value to monitor. None: no windows.
         forwards: Which forward of a step counts when there are several.
-        covariance: Of the within-class scatter: pooled, per class (num_classes times the memory) or
-            none (traces only, for very wide layers).
+        covariance: Of the within-class scatter: pooled, per class (num_classes times the memory), none
+            (traces only), or "auto": pooled up to 1 GiB of it for each stage and module, none beyond.
         measures: A list of keys, globs, "default", or functions by dotted path, which are logged under
             ``custom/``; their parameters are named like the attributes of
             :class:`lightning_nc.functional.ClassEvidence`.
         ignore_index: Label of rows to leave out, or None.
         max_rows_per_batch: At most this many rows of a batch enter, a uniform random subset; for
             token-level features.
-        figures_every_n_epochs: How often pictures go to the loggers, of the stages measured then; the
-            last epoch always, where it is known beforehand; less often where epochs are so short that
-            drawing would take more than a tenth of the time. 0: never.
+        figures_every_n_epochs: How often pictures go to the loggers, and in the last epoch where it is
+            known. 0: never. None: every 10 epochs, where they take no more than a tenth of the time.
         class_names: Names of the classes, for the pictures.
         prog_bar: Show one value each for NC1 to NC4 in the progress bar.
         prefix: Put before every key as it is, so let it end in "/"; two instances with equal keys are
@@ -88,19 +99,21 @@ class NeuralCollapseCallback(Callback):
         layers: list[str] | dict[str, str] = [],  # noqa: B006 - never changed; jsonargparse shows it
         pool: str = "auto",
         target: str | int | Callable[[Any], Any] | None = None,
+        target_shift: int = 0,
         task: str = "multiclass",
         num_classes: int | None = None,
         online: bool = True,
         frozen_every_n_epochs: int = 0,
         inference: str | Callable[[Any, Any], Any] | None = None,
+        frozen_num_workers: int = 1,
         every_n_epochs: int = 1,
         every_n_steps: int | None = None,
         forwards: Forwards = "last",
-        covariance: Covariance = "pooled",
+        covariance: CovarianceSetting = "auto",
         measures: list[str] = ["default"],  # noqa: B006
         ignore_index: int | None = -100,
         max_rows_per_batch: int | None = None,
-        figures_every_n_epochs: int = 10,
+        figures_every_n_epochs: int | None = None,
         class_names: list[str] | None = None,
         prog_bar: bool = False,
         prefix: str = "",
@@ -112,20 +125,22 @@ class NeuralCollapseCallback(Callback):
         _require_at_least("frozen_every_n_epochs", frozen_every_n_epochs, 0)
         _require_at_least("figures_every_n_epochs", figures_every_n_epochs, 0)
         _require_at_least("num_classes", num_classes, 2)
+        _require_at_least("target_shift", target_shift, 0)
         _require_at_least("max_rows_per_batch", max_rows_per_batch, 1)
         _require_at_least("seed", seed, 0)
         settings = Settings(num_classes, covariance, ignore_index, tuple(measures), seed=seed)
         chosen = make_task(task, settings)
         keys = {measure.key for measure in chosen.measures}
-        how_often = {stage_of("frozen").name: frozen_every_n_epochs, PICTURES: figures_every_n_epochs}
+        pictures = 10 if figures_every_n_epochs is None else figures_every_n_epochs
+        how_often = {stage_of("frozen").name: frozen_every_n_epochs, PICTURES: pictures}
         voice = Voice()
         self._plan = Plan(
             task=chosen,
-            places=Places(classifier, layers, pool, forwards, target),
+            places=Places(classifier, layers, pool, forwards, target, target_shift),
             schedule=Schedule(how_often, every_n_epochs, every_n_steps),
             reporter=Reporter(keys, prefix, prog_bar, voice.say),
             voice=voice,
-            frozen_pass=FrozenPass(inference, seed, voice.say),
+            frozen_pass=FrozenPass(inference, frozen_num_workers, seed, voice.say),
             online=online,
             frozen_every=frozen_every_n_epochs,
             figures_every=figures_every_n_epochs,
@@ -134,6 +149,7 @@ class NeuralCollapseCallback(Callback):
             prefix=prefix,
         )
         self._running: Session | None = None
+        self._found: Choice | None = None
         self._phase = "fit"
         self._state_key = self._generate_state_key(
             prefix=prefix, classifier=classifier, layers=layers, measures=measures
@@ -155,20 +171,32 @@ class NeuralCollapseCallback(Callback):
         return self._state_key  # Lightning asks for it before each of its calls
 
     def state_dict(self) -> dict[str, Any]:
-        """The logged history and the epochs of the last measurements, in primitives."""
-        return {"history": self.history.state_dict(), "schedule": self._plan.schedule.state_dict()}
+        """The logged history, the epochs of the last measurements and the classifier, in primitives."""
+        found = self._choice
+        return {
+            "history": self.history.state_dict(),
+            "schedule": self._plan.schedule.state_dict(),
+            "classifier": {} if found is None else found.state_dict(),
+        }
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: Any) -> None:
         """Go on with the history of a checkpoint; one that is only tested leaves the run's own."""
-        if self._phase == "fit":
-            self._plan.reporter.history = History.from_state_dict(state_dict.get("history", {}))
-            self._plan.schedule.load_state_dict(state_dict.get("schedule", {}))
+        with left_aside(self._plan.voice.say):
+            state = entries(state_dict, self.state_dict().keys(), self._plan.voice.say)
+            history = History.from_state_dict(state.get("history", {}))
+            found = Choice.from_state_dict(state.get("classifier", {}))
+            if self._phase == "fit":
+                self._plan.schedule.load_state_dict(state.get("schedule", {}))
+                self._plan.reporter.history = history
+            self._found = found or self._found
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Refuse settings that cannot work, before anything runs."""
         self._phase = stage
-        if stage == "fit" and getattr(trainer, "ckpt_path", None):
-            self._plan.reporter.history = History()  # that of the checkpoint comes next, if it has one
+        if stage == "fit":
+            self._found = None
+            if getattr(trainer, "ckpt_path", None):
+                self._plan.reporter.history = History()  # the checkpoint's comes next, if it has one
         ours = (each for each in trainer.callbacks if isinstance(each, NeuralCollapseCallback))
         for other in ours:
             if other is not self:
@@ -208,9 +236,17 @@ class NeuralCollapseCallback(Callback):
         """Open the batch."""
         self._session.open_training_batch(trainer, batch)
 
+    def on_before_backward(self, trainer: Any, pl_module: Any, loss: Any) -> None:
+        """Note what the loss is made of, as long as the classifier has still to be found."""
+        self._session.before_backward(trainer, loss)
+
+    def on_after_backward(self, trainer: Any, pl_module: Any) -> None:
+        """Find the classifier: before the first optimizer step."""
+        self._session.after_backward(trainer, pl_module)
+
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
-        """Ask for the classifier that the features met."""
-        self._session.before_step(trainer, pl_module)
+        """Before the first step, check what came by."""
+        self._session.before_step(pl_module)
 
     def on_train_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
@@ -255,6 +291,11 @@ class NeuralCollapseCallback(Callback):
     on_test_epoch_end = on_validation_epoch_end
 
     @property
+    def _choice(self) -> Choice | None:
+        """The classifier that a run has found, or what is known of an earlier one."""
+        return self._found if self._running is None else self._running.choice or self._found
+
+    @property
     def _session(self) -> Session:
         assert self._running is not None
         return self._running
@@ -265,9 +306,10 @@ class NeuralCollapseCallback(Callback):
         doubtful = doubt(trainer.strategy)
         if doubtful and trainer.is_global_zero:
             self._plan.voice.say("strategy", doubtful)
-        self._running = Session(self._plan, pl_module)
+        self._running = Session(self._plan, pl_module, self._found)
 
     def _detach(self) -> None:
+        self._found = self._choice
         if self._running is not None:
             self._running.detach()
         self._running = None

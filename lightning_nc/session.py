@@ -5,18 +5,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_info
-from torch import nn
+from torch import Tensor, nn
 
 from lightning_nc.report.album import check_names
 from lightning_nc.report.gallery import Gallery
 from lightning_nc.report.reporter import Reporter
 from lightning_nc.report.scalars import takes_figures
-from lightning_nc.report.voice import Voice
+from lightning_nc.report.voice import Lost, Voice
 from lightning_nc.run.frozen_pass import FrozenPass
 from lightning_nc.run.schedule import Schedule, is_last_epoch
 from lightning_nc.tasks import Task
 from lightning_nc.values import HEAD, Recorded, Stage, stage_of
-from lightning_nc.watch.capture import Places
+from lightning_nc.watch.choice import Choice
+from lightning_nc.watch.places import Places
 from lightning_nc.watch.watch import Watch
 
 PICTURES = "pictures"
@@ -36,7 +37,7 @@ class Plan:
         frozen_pass: The pass over the training data.
         online: Whether the training forwards are measured.
         frozen_every: Every so many epochs the frozen pass; 0: never.
-        figures_every: Every so many epochs pictures; 0: never.
+        figures_every: Every so many epochs pictures; 0: never. None: nobody has said how often.
         max_rows_per_batch: At most this many rows of a batch enter.
         class_names: Names of the classes, or None.
         prefix: Put before every key.
@@ -50,7 +51,7 @@ class Plan:
     frozen_pass: FrozenPass
     online: bool
     frozen_every: int
-    figures_every: int
+    figures_every: int | None
     max_rows_per_batch: int | None
     class_names: list[str] | None
     prefix: str
@@ -62,13 +63,20 @@ class Session:
     Args:
         plan: What to do.
         network: The LightningModule.
+        choice: The classifier that was found before.
     """
 
-    def __init__(self, plan: Plan, network: nn.Module) -> None:
+    def __init__(self, plan: Plan, network: nn.Module, choice: Choice | None = None) -> None:
         self._plan = plan
         self._schedule, self._voice, self._reporter = plan.schedule, plan.voice, plan.reporter
         self._watch = Watch(
-            network, plan.places, plan.task, self._voice.say, rank_zero_info, plan.max_rows_per_batch
+            network,
+            plan.places,
+            plan.task,
+            self._voice.say,
+            rank_zero_info,
+            plan.max_rows_per_batch,
+            choice,
         )
         self._gallery = Gallery(plan.reporter.measures, plan.prefix, plan.class_names, self._voice.say)
         self._stepped = False
@@ -78,11 +86,16 @@ class Session:
         """Remove all hooks."""
         self._watch.detach()
 
+    @property
+    def choice(self) -> Choice | None:
+        """The classifier, for later runs; None before it is known."""
+        return self._watch.choice
+
     # Training, measured online
 
     def start_training(self, trainer: Any, pl_module: Any) -> None:
         """Take up the history, and check the frozen pass on one batch."""
-        self._reporter.resume_at(trainer)
+        self._reporter.resume_at(trainer, self._watch.layers)
         self._watch.expect_anew()
         self.start_epoch(trainer)
         if self._plan.frozen_every:
@@ -99,21 +112,31 @@ class Session:
     def open_training_batch(self, trainer: Any, batch: Any) -> None:
         """Find the labels, so that a batch without them is refused before it is trained on."""
         online = stage_of("fit")
-        if self._plan.online and (self._measures_online or not self._stepped):
+        if self._measures_online or not self._stepped:
             with self._harmless_batch(trainer, online):
-                self._watch.open(batch, online, first=not self._stepped)
+                self._watch.open(batch, online, not self._stepped, needs_labels=self._plan.online)
 
-    def before_step(self, trainer: Any, pl_module: Any) -> None:
-        """Keep the classifier that the features met; before the first step, check the forward."""
-        online = stage_of("fit")
-        if not self._stepped and pl_module.automatic_optimization:
-            self._watch.ask(online, first=True)
+    def before_backward(self, trainer: Any, loss: Tensor) -> None:
+        """See what the loss applies last, as long as the classifier has still to be found."""
+        with self._harmless_batch(trainer, stage_of("fit")):
+            self._watch.note_loss(loss)
+
+    def after_backward(self, trainer: Any, pl_module: Any) -> None:
+        """Find the classifier; where a step has several losses, once all of them are in."""
+        if pl_module.automatic_optimization:
+            with self._harmless_batch(trainer, stage_of("fit")):
+                self._watch.settle()
+
+    def before_step(self, pl_module: Any) -> None:
+        """Before the first step, check the forward."""
+        if not self._stepped and not pl_module.automatic_optimization:
+            self._watch.settle(is_partial=True)
+        elif not self._stepped:
+            if self._plan.online:
+                self._watch.check(stage_of("fit"))
             if self._watch.num_classes is not None:
                 check_names(self._plan.class_names, self._watch.num_classes)
             self._note_first_step()
-        if self._measures_online:
-            with self._harmless_batch(trainer, online):
-                self._watch.ask(online)
 
     def close_training_batch(self, trainer: Any, pl_module: Any, outputs: Any) -> None:
         """Add the batch's features; where a window of steps ends, log its measures."""
@@ -121,7 +144,9 @@ class Session:
         has_stepped = manual or self._watch.has_stepped
         with self._harmless_batch(trainer, online):
             looks = not self._stepped and bool(outputs or manual)
-            self._watch.close(online, adds=self._measures_online, needs_a_forward=looks)
+            if manual:
+                self._watch.settle()
+            self._watch.close(online, self._measures_online, looks and self._plan.online)
         if not self._stepped and has_stepped:
             self._note_first_step()
         if self._schedule.ends_window(trainer.global_step) and self._measures_online:
@@ -132,6 +157,7 @@ class Session:
         """Log the epoch's measures, run the frozen pass where it is due, and draw the run."""
         online, frozen = stage_of("fit"), stage_of("frozen")
         windows = self._schedule.has_windows
+        self._end_skipped_loaders(trainer, pl_module)
         if self._measures_online and not (windows and self._schedule.was_measured(online.name)):
             self._finish(trainer, pl_module, online)
             if windows:
@@ -139,7 +165,7 @@ class Session:
         if self._plan.frozen_every and self._is_due(trainer, frozen):
             self._measure_frozen(trainer, pl_module)
         if self._draws(trainer):
-            with self._harmless(trainer, "Drawing the run"):
+            with self._harmless(trainer, "Drawing the run", Lost.PICTURES):
                 layers, is_last = self._watch.layers, is_last_epoch(trainer)
                 self._gallery.show_run(trainer, self._reporter.history, layers, is_last)
             self._schedule.measured(PICTURES, trainer.current_epoch)
@@ -160,20 +186,29 @@ class Session:
         if self._measures_loop:
             stage = stage_of(_loop(trainer), loader)
             with self._harmless_batch(trainer, stage):
-                self._watch.open(batch, stage)
+                self._watch.open(batch, stage, may_choose=not trainer.sanity_checking)
 
     def close_batch(self, trainer: Any, loader: int) -> None:
         """Add the batch's features."""
         if self._measures_loop:
             stage = stage_of(_loop(trainer), loader)
+            rehearses = trainer.sanity_checking
             with self._harmless_batch(trainer, stage):
-                self._watch.close(stage)
+                self._watch.close(stage, chooses=not rehearses, is_rehearsal=rehearses)
 
     def end_loaders(self, trainer: Any, pl_module: Any) -> None:
         """Log the measures of each loader."""
         if self._measures_loop and not trainer.sanity_checking:
             for stage in _stages_of_loop(trainer):
                 self._finish(trainer, pl_module, stage)
+
+    def _end_skipped_loaders(self, trainer: Any, pl_module: Any) -> None:
+        """Where all loaders are empty, Lightning skips the loop and all that it would have called."""
+        are_empty = trainer.num_val_batches and not any(trainer.num_val_batches)
+        if are_empty and self._schedule.was_measured(stage_of("validate").name):
+            self.start_loop(trainer)
+            self.start_loaders(trainer)
+            self.end_loaders(trainer, pl_module)
 
     # One stage
 
@@ -214,8 +249,8 @@ class Session:
             recorded = self._watch.end(stage, device, distributed)
         if recorded is not None and trainer.is_global_zero:
             self._reporter.tell(stage, recorded, self._doubt())
-        with self._harmless(trainer, f"Logging stage {stage.name}"):
-            self._reporter.log(trainer, pl_module, stage, recorded)
+        with self._harmless(trainer, f"Logging stage {stage.name}", Lost.LOG):
+            self._reporter.log(trainer, pl_module, stage, recorded, self._watch.layers)
             self._schedule.measured(stage.name, trainer.current_epoch)
         if recorded is not None:
             self._show(trainer, stage, recorded)
@@ -225,32 +260,36 @@ class Session:
         if stage.loop == "fit" and self._plan.frozen_every:
             return  # the frozen pass shows the same data, without the noise of training
         if recorded.outcomes.get(HEAD) and self._draws(trainer):
-            with self._harmless(trainer, f"Drawing stage {stage.name}"):
+            with self._harmless(trainer, f"Drawing stage {stage.name}", Lost.PICTURES):
                 self._gallery.show_stage(trainer, stage, recorded.evidence[HEAD])
 
     def _draws(self, trainer: Any) -> bool:
-        if not self._plan.figures_every or not takes_figures(trainer):
+        if self._plan.figures_every == 0 or not takes_figures(trainer):
             return False
         epoch, is_last = trainer.current_epoch, is_last_epoch(trainer)
         due = trainer.state.fn != "fit" or self._schedule.is_due(PICTURES, epoch, is_last)
-        return due and self._gallery.affords(epoch, is_last)
+        asked_for = self._plan.figures_every is not None
+        return due and (asked_for or self._gallery.affords(epoch, is_last))
 
     def _doubt(self) -> str:
         """Where the classes do not fit, the layer that was chosen may be the wrong one."""
         if self._plan.places.classifier is not None:
             return ""
         return (
-            f" Or is {self._watch.classifier_name!r}, chosen as the last nn.Linear that ran, not the "
-            "classifier? Set `classifier`."
+            f" Or is {self._watch.classifier_name!r}, which was found by itself, not the classifier? "
+            "Set `classifier`."
         )
 
     def _harmless_batch(self, trainer: Any, stage: Stage) -> AbstractContextManager[None]:
-        return self._harmless(trainer, f"A batch of {stage.name}")
+        return self._harmless(trainer, f"A batch of {stage.name}", Lost.BATCH)
 
-    def _harmless(self, trainer: Any, what: str) -> AbstractContextManager[None]:
-        """Before the first step an error is raised; after it, told once, and training goes on."""
-        begun = trainer.state.fn == "fit" and self._stepped
-        return self._voice.harmless(what, raises=not begun)
+    def _harmless(
+        self, trainer: Any, what: str, lost: Lost = Lost.VALUES
+    ) -> AbstractContextManager[None]:
+        """Before the first step an error is raised; after it, told once, and the run goes on."""
+        fitting, has_measured = trainer.state.fn == "fit", bool(self._reporter.history.keys())
+        begun = self._stepped if fitting else has_measured
+        return self._voice.harmless(what, raises=not begun, lost=lost)
 
 
 def _loop(trainer: Any) -> str:

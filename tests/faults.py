@@ -42,9 +42,9 @@ FAULTS = (
     Fault(
         "a reset at the wrong event: with every training batch",
         "session.py",
-        "                self._watch.open(batch, online, first=not self._stepped)\n",
+        "                self._watch.open(batch, online, not self._stepped, needs_labels=",
         "                self._watch.reset(online)\n"
-        "                self._watch.open(batch, online, first=not self._stepped)\n",
+        "                self._watch.open(batch, online, not self._stepped, needs_labels=",
         (SITUATIONS, "-k", "bf16-true or accumulated"),
     ),
     Fault(
@@ -64,8 +64,8 @@ FAULTS = (
     Fault(
         "merge changes and hands on its own input",
         "values/statistics.py",
-        "            scatter = self.scatter + other.scatter +",
-        "            scatter = self.scatter.add_(other.scatter) +",
+        "            scatter = torch.addmm(self.scatter,",
+        "            scatter = self.scatter.addmm_(",
         ("tests/values/test_statistics_merge.py",),
     ),
     Fault(
@@ -105,13 +105,9 @@ FAULTS = (
     ),
     Fault(
         "W is read after the optimizer's step",
-        "watch/watch.py",
-        "        if batch is None or counted is None or counted is batch.kept:\n"
-        "            return\n"
-        "        if is_over and counted.parameters is None and self.has_stepped:\n",
-        "        if batch is None or counted is None or not is_over:\n"
-        "            return\n"
-        "        if False:\n",
+        "stream/kept_classifier.py",
+        "            self._weight.copy_(weight)\n",
+        "            self._weight = weight.detach()\n",
         ("tests/callback/test_callback.py", "-k", "classifier_of_an_epoch"),
     ),
     Fault(
@@ -124,7 +120,7 @@ FAULTS = (
     Fault(
         "a rank's scatter stays around its own means",
         "stream/class_accumulator.py",
-        "            moved.append(own.scatter + (delta * own.counts[:, None]).T @ delta)\n",
+        "            moved.append(torch.addmm(own.scatter, (delta * own.counts[:, None]).T, delta))\n",
         "            moved.append(own.scatter.clone())\n",
         DISTRIBUTED,
     ),

@@ -113,5 +113,5 @@ def test_the_help_shows_the_choices():
     callback = lightning_nc.NeuralCollapseCallback
     assert all(f'"{name}"' in callback.__doc__ for name in TASKS)
     hints = callback.__init__.__annotations__
-    assert hints["covariance"].__args__ == ("pooled", "per_class", "none")
+    assert hints["covariance"].__args__ == ("auto", "pooled", "per_class", "none")
     assert hints["forwards"].__args__ == ("first", "last", "all")

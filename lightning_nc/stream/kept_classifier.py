@@ -52,6 +52,11 @@ class KeptClassifier:
         return LinearClassifier(self._weight, self._bias).snapshot()
 
     @property
+    def parameters(self) -> tuple[Tensor, Tensor | None]:
+        """W and b as they are held, which the next ones overwrite."""
+        return self._weight, self._bias
+
+    @property
     def sizes(self) -> tuple[int, int, int]:
         """Rows, width, and whether there is a bias."""
         rows, width = self._weight.shape

@@ -9,6 +9,7 @@ rounds adds NaN.
 """
 
 import warnings
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -78,6 +79,7 @@ def merge_ranks(
     blank: Callable[[int, tuple[int, ...]], Part],
     ranks: Ranks,
     failed: bool = False,
+    names: str = "",
 ) -> list[Merged | None]:
     """Merge what each rank has, part by part.
 
@@ -86,17 +88,18 @@ def merge_ranks(
         blank: Makes an empty part, from its place and its sizes.
         ranks: Who merges.
         failed: This rank cannot take part with its data.
+        names: What the parts are of, the same on all ranks; "" where this rank does not know.
 
     Returns:
         The merged parts, with equal sums on all ranks. None where no rank has any.
 
     Raises:
-        RanksDiffer: On all ranks, if their parts differ in shape.
+        RanksDiffer: On all ranks, if their parts differ in shape, or in what they are of.
         RankFailed: On all ranks, if one of them has failed.
         OutOfStep: On this rank alone, for instance if another one has died.
     """
     with _in_step(ranks):
-        headers = _agree(parts, blank, ranks, failed)
+        headers = _agree(parts, blank, ranks, failed, names)
         found = {i: parts[i] or blank(i, header.sizes) for i, header in enumerate(headers) if header}
         own = [_own_sums(part, headers[i], ranks) for i, part in found.items()]
         sums = _all_reduce(own, ranks)
@@ -163,22 +166,28 @@ def _agree(
     blank: Callable[[int, tuple[int, ...]], Part],
     ranks: Ranks,
     failed: bool,
+    names: str,
 ) -> list[_Header | None]:
     rank, world = dist.get_rank(ranks.group), dist.get_world_size(ranks.group)
     # the maximum over the ranks of `world - rank` names the lowest rank, and that of a negative size is
     # the smallest size, so that ranks that differ find out together, before a collective of two lengths
-    rows = [[world - rank if failed else 0] + [0] * 2 * _SIZES]
+    mine = [_number_of(names)] + [0] * (_SIZES - 1) if names else []
+    rows = [[world - rank if failed else 0, *_extremes(mine)]]
     for part in parts:
-        sizes = (*part.sizes, *[0] * _SIZES)[:_SIZES] if part is not None else ()
-        largest = sizes or (0,) * _SIZES
-        smallest = [-size for size in sizes] or [-_NO_SIZE] * _SIZES
-        rows.append([0 if part is None else world - rank, *largest, *smallest])
+        sizes = [*part.sizes, *[0] * _SIZES][:_SIZES] if part is not None else []
+        rows.append([0 if part is None else world - rank, *_extremes(sizes)])
     table = torch.tensor(rows, dtype=torch.int64, device=ranks.device)
     dist.all_reduce(table, op=dist.ReduceOp.MAX, group=ranks.group)
-    (lowest_failed, *_), *agreed = table.tolist()  # sync ok: once per stage
+    (lowest_failed, *named), *agreed = table.tolist()  # sync ok: once per stage
     if lowest_failed:
         raise RankFailed(
             f"Rank {world - lowest_failed} could not take part with its data; its own message says why."
+        )
+    if named[0] and named[0] != -named[_SIZES]:
+        raise RanksDiffer(
+            "Expected all ranks to measure the same modules, but they differ: this one measures "
+            f"{names or 'none yet'}. Has each found a classifier of its own? Set classifier to "
+            "the dotted path of one."
         )
     headers: list[_Header | None] = []
     for i, (lead, *numbers) in enumerate(agreed):
@@ -187,6 +196,16 @@ def _agree(
             raise _differ(most, least, blank(i, most).size_names)
         headers.append(_Header(most, world - lead) if lead else None)
     return headers
+
+
+def _extremes(sizes: Sequence[int]) -> list[int]:
+    """Numbers and their negatives, whose maxima over the ranks are the largest and the smallest."""
+    return [*(sizes or [0] * _SIZES), *([-size for size in sizes] or [-_NO_SIZE] * _SIZES)]
+
+
+def _number_of(names: str) -> int:
+    """A number that tells names apart, the same in all processes."""
+    return 1 + zlib.crc32(names.encode())
 
 
 def _differ(most: tuple[int, ...], least: tuple[int, ...], names: Sequence[str]) -> RanksDiffer:

@@ -26,6 +26,7 @@ def evidence_of(
     ranks: Ranks | None = None,
     references: References | None = None,
     failed: bool = False,
+    names: str = "",
 ) -> dict[str, Evidence]:
     """What the modules of a stage have come to; every rank has to call it.
 
@@ -36,15 +37,17 @@ def evidence_of(
         ranks: Who merges; None: this rank alone.
         references: The evidence of other stages, by stage and module.
         failed: This rank cannot take part with its data.
+        names: Paths of the modules, the same on all ranks; "" where this rank has seen none.
 
     Returns:
         Evidence by module, less the modules of which no rank has seen a batch.
 
     Raises:
         RankFailed: On all ranks, if one of them could not take part with its data.
+        RanksDiffer: On all ranks, if their modules differ.
     """
     if ranks is not None and ranks.several:
-        return _of_all_ranks(task, accumulators, classifier, ranks, references or {}, failed)
+        return _of_all_ranks(task, accumulators, classifier, ranks, references or {}, failed, names)
     if failed:
         raise RankFailed("This rank could not take part with its data.")
     head = classifier.value() if classifier.is_kept else None
@@ -64,23 +67,22 @@ def _of_all_ranks(
     ranks: Ranks,
     references: References,
     failed: bool,
+    names: str,
 ) -> dict[str, Evidence]:
-    names = list(accumulators)
-
     def blank(i: int, sizes: tuple[int, ...]) -> Part:
-        if i < len(names):
+        if i < len(accumulators):
             return task.accumulator(sizes, ranks.device)
         return KeptClassifier.blank(sizes, ranks.device)
 
     parts = [*accumulators.values(), classifier if classifier.is_kept else None]
     error = _failure_of(accumulators)
     try:
-        *modules, kept = merge_ranks(parts, blank, ranks, failed or error is not None)
+        *modules, kept = merge_ranks(parts, blank, ranks, failed or error is not None, names)
     except RankFailed as told:
         raise told from error
     head = kept and LinearClassifier(*kept.sums)
     own, merged = {}, {}
-    for name, part in zip(names, modules, strict=True):
+    for name, part in zip(accumulators, modules, strict=True):
         if part is not None:
             own[name] = part.own
             whole = part.own.merged(part.sums, part.rest, head if name == HEAD else None)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_nc.stream.accumulator import Encoded
 from lightning_nc.stream.class_accumulator import ClassAccumulator
-from lightning_nc.tasks.notices import notices
+from lightning_nc.tasks.notices import about_covariance, notices
 from lightning_nc.tasks.task import Task
 from lightning_nc.values.evidence import ClassEvidence, Evidence
 from lightning_nc.values.outcome import Outcome
@@ -63,6 +63,22 @@ class Multiclass(Task):
             num_classes, num_features, self.of(num_classes), s.covariance, s.sample_rows, s.seed, device
         )
 
+    def least_rows(self, target: Shaped[Tensor, "..."]) -> int:
+        """One more than the largest label.
+
+        Args:
+            target: Labels of any shape and dtype.
+
+        Returns:
+            Rows that the classifier has at least; 1 where no label counts.
+
+        Example:
+            >>> Multiclass().least_rows(torch.tensor([[3, -100], [0, 1]]))
+            4
+        """
+        labels = target[target.isfinite() & (target != self.settings.ignore_index)]
+        return max(1, int(labels.max()) + 1) if labels.numel() else 1  # sync ok: the first batch only
+
     def require(self, target: Shaped[Tensor, " B"]) -> None:
         """Raise a ValueError for floats that are not whole numbers.
 
@@ -104,7 +120,10 @@ class Multiclass(Task):
     def notices(self, evidence: Evidence, outcomes: Mapping[str, Outcome]) -> dict[str, str]:
         """Rows and classes that are missing, and keys that have no value."""
         assert isinstance(evidence, ClassEvidence)
-        return notices(evidence, outcomes)
+        texts = notices(evidence, outcomes)
+        if self.settings.covariance == "auto":
+            texts |= about_covariance(evidence.all_classes, outcomes)
+        return texts
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -14,9 +14,9 @@ from lightning_nc.functional.counts import Count, counts_for
 from lightning_nc.functional.table import Measure, evaluate, select
 from lightning_nc.stream.accumulator import Accumulator, Encoded
 from lightning_nc.tasks.notices import about_outcomes
+from lightning_nc.values.covariance import CovarianceSetting, check_covariance
 from lightning_nc.values.evidence import Evidence
 from lightning_nc.values.outcome import Outcome
-from lightning_nc.values.statistics import Covariance, check_covariance
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Settings:
 
     Attributes:
         num_classes: C; None: the classifier's rows.
-        covariance: "pooled", "per_class" or "none".
+        covariance: "auto", "pooled", "per_class" or "none".
         ignore_index: Label of rows to leave out, or None.
         measures: Keys, globs, "default" or functions by dotted path.
         sample_rows: Rows kept for NC4 and the pictures.
@@ -33,14 +33,14 @@ class Settings:
     """
 
     num_classes: int | None = None
-    covariance: Covariance = "pooled"
+    covariance: CovarianceSetting = "auto"
     ignore_index: int | None = -100
     measures: tuple[str, ...] = ("default",)
     sample_rows: int = 8192
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_covariance(self.covariance)
+        check_covariance(self.covariance, get_args(CovarianceSetting))
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,10 @@ class Task(ABC):
         Returns:
             The accumulator.
         """
+
+    def least_rows(self, target: Shaped[Tensor, "..."]) -> int:
+        """Rows that the classifier of these labels has at least; waits for the device."""
+        return 1
 
     def require(self, target: Shaped[Tensor, " B"]) -> None:  # noqa: B027 - all may be labels
         """Raise a ValueError if these cannot be labels; asked once, and may wait for the device."""

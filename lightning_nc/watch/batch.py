@@ -1,9 +1,14 @@
 """One batch while the network runs on it."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from lightning_nc.stream.kept_classifier import KeptClassifier
+from lightning_nc.watch.graph import LastMaps
+from lightning_nc.watch.rows import Rows
 
 
 @dataclass
@@ -15,7 +20,11 @@ class Forward:
         features: Its input, as it came in.
         predicted: The network's decision per row.
         layers: Pooled outputs of further modules, by path.
-        parameters: A copy of its weight and bias, only where they cannot be read later.
+        parameters: A copy of its weight and bias, where they are not kept for the stage at once.
+        shape: Of its output.
+        shown: The first rows of its output.
+        product: The node of autograd's graph that its output comes from.
+        leading: The leading dimensions of its input, also where that was flattened before.
     """
 
     name: str = ""
@@ -23,6 +32,10 @@ class Forward:
     predicted: Tensor | None = None
     layers: dict[str, Tensor] = field(default_factory=dict)
     parameters: tuple[Tensor, Tensor | None] | None = None
+    shape: tuple[int, ...] = ()
+    shown: Tensor | None = None
+    product: Any = None
+    leading: tuple[int, ...] = ()
 
 
 @dataclass
@@ -31,25 +44,25 @@ class Batch:
 
     Attributes:
         labels: As the data loader gave them.
-        weights_move: Whether the optimizer may step before the batch ends.
-        copies_weights: Whether the forward copies W where it cannot be read later.
+        keeps: Where W is copied as a forward begins; None: it is known already.
+        rows: How many rows the classifier may have, where which layer it is has still to be found.
+        losses: What the losses of the batch apply last, in the same case.
         version: That of the classifier's weight when the batch began.
         forwards: Those that can count, in their order.
         current: The forward that is running.
         num_forwards: How many ran, those that do not count included.
         error: What went wrong in a hook.
-        kept: The forward whose W was kept for the stage.
     """
 
     labels: Tensor
-    weights_move: bool = True
-    copies_weights: bool = True
+    keeps: KeptClassifier | None = None
+    rows: Rows | None = None
+    losses: list[LastMaps] = field(default_factory=list)
     version: int | None = None
     forwards: list[Forward] = field(default_factory=list)
     current: Forward = field(default_factory=Forward)
     num_forwards: int = 0
     error: Exception | None = None
-    kept: Forward | None = None
 
     def __post_init__(self) -> None:
         # by which token-level features are told; a hook in a compiled graph reads no label

@@ -1,45 +1,34 @@
 """Hooks on one network: the classifier's input, the network's decisions, pooled layer outputs.
 
 Hooks only store, in the batch that is open; rows enter the statistics when it ends. They return
-nothing, keep no graph alive, draw no random numbers, and once training has begun they raise nothing, so
-that training does not notice them.
+nothing, keep no graph alive beyond the batch, draw no random numbers, and once training has begun they
+raise nothing, so that training does not notice them. Between batches they are away, so that the network
+can be exported, except where it is compiled: hooks that come and go would compile it anew.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from collections.abc import Callable
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from lightning_nc.watch.batch import Batch, Forward
+from lightning_nc.watch.choice import Choice, choose, require_linear
 from lightning_nc.watch.dropout import DropoutWatch
-from lightning_nc.watch.heads import find_heads, is_trained, is_whole, read, weight_version
+from lightning_nc.watch.graph import last_maps, product_of
+from lightning_nc.watch.heads import (
+    find_heads,
+    first_rows,
+    is_trained,
+    is_whole,
+    read,
+    weight_version,
+)
+from lightning_nc.watch.hook import Hook, Hooks, as_rows, is_compiled, is_dense, leading_shape
+from lightning_nc.watch.parts import PartWatch
 from lightning_nc.watch.paths import modules_by_path, without_wrappers
+from lightning_nc.watch.places import Forwards, Places
 from lightning_nc.watch.pools import find_layers, pooled
-
-Forwards = Literal["first", "last", "all"]
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where in a network and in its batches there is something to measure.
-
-    Attributes:
-        classifier: Path to the last linear layer; None: the last ``nn.Linear`` to run in the first
-            forward.
-        layers: Paths or globs of further modules; a mapping gives each its pool.
-        pool: A name in :data:`~lightning_nc.watch.pools.POOLS`, a dotted function, or "auto".
-        forwards: Which forward of a step counts when there are several.
-        target: Where the labels are in a batch.
-    """
-
-    classifier: str | None = None
-    layers: Sequence[str] | Mapping[str, str] = ()
-    pool: str = "auto"
-    forwards: Forwards = "last"
-    target: str | int | Callable[[Any], Any] | None = None
 
 
 class Capture:
@@ -50,63 +39,127 @@ class Capture:
             and activation checkpointing have no place in a path.
         places: What to look at.
         decide: From the network's output to its decision per row.
+        choice: The classifier that was found before, which is taken where the network has it.
 
     Raises:
         ValueError: If a path names no module, or the classifier is not linear.
     """
 
-    def __init__(self, root: nn.Module, places: Places, decide: Callable[[Tensor], Tensor]) -> None:
+    def __init__(
+        self,
+        root: nn.Module,
+        places: Places,
+        decide: Callable[[Tensor], Tensor],
+        choice: Choice | None = None,
+    ) -> None:
         known = get_args(Forwards)
         if places.forwards not in known:
             raise ValueError(f"Expected forwards to be one of {known}, but got {places.forwards!r}.")
         self._modules = modules_by_path(root)
         self._policy = places.forwards
         self._decide = decide
-        self._handles: list[RemovableHandle] = []
-        self.classifier_name = places.classifier and without_wrappers(places.classifier)
-        self._heads = find_heads(self._modules, self.classifier_name)
-        self._copied = {name for name, module in self._heads.items() if not is_whole(module)}
-        self._trained = {name for name, module in self._heads.items() if is_trained(module)}
+        name = places.classifier and without_wrappers(places.classifier)
+        if not name and choice is not None and choice.suits(self._modules):
+            name = choice.name
+        self._heads = find_heads(self._modules, name)
+        self.is_settled = name is not None
         self._pools = find_layers(self._modules, places.layers, places.pool)
-        self.dropout = DropoutWatch()
+        self._hooks = Hooks()
+        self._is_sharded = not all(is_whole(module) for module in self._heads.values())
+        self._stay = is_compiled(self._modules.values()) or is_compiled(root.modules())
+        self.dropout, self.part = DropoutWatch(), PartWatch()
         self.batch: Batch | None = None
         self.has_fired = False
         self.holds_errors = False
+        if self._stay:
+            self.attach()
 
     # Hooks
 
     def attach(self) -> None:
         """Register the hooks; a second call changes nothing."""
-        if self._handles:
+        if len(self._hooks):
+            self._hooks.wake()
             return
         for name, module in self._heads.items():
-            hooks = _Hook(self, name, Capture._keep_input), _Hook(self, name, Capture._keep_decisions)
-            self._handles.append(module.register_forward_pre_hook(hooks[0]))
-            self._handles.append(module.register_forward_hook(hooks[1]))
+            self._hooks.add(module.register_forward_pre_hook, Hook(self, name, Capture._keep_input))
+            self._hooks.add(module.register_forward_hook, Hook(self, name, Capture._keep_decisions))
         for name in self._pools:
-            hook = _Hook(self, name, Capture._keep_pooled)
-            self._handles.append(self._modules[name].register_forward_hook(hook))
+            hook = Hook(self, name, Capture._keep_pooled)
+            self._hooks.add(self._modules[name].register_forward_hook, hook)
 
-    def watch_dropout(self) -> None:
-        """For the batch that has begun: notice whether active Dropout directly precedes a feature."""
+    def look_around(self) -> None:
+        """For this batch: is the feature a Dropout's output, and the classifier a part of a head."""
         self.dropout.attach(
-            self._modules, lambda module: _Hook(self, "", self.dropout.note_output(module))
+            self._modules, lambda module: Hook(self, "", self.dropout.note_output(module))
         )
+        if self.classifier_name is not None:
+            self.part.attach(
+                self._modules,
+                self.classifier_name,
+                lambda name: Hook(self, name, self.part.note_whole),
+            )
 
     def detach(self) -> None:
         """Remove all hooks and let go of what they hold; a second call changes nothing."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
         self.close()
+        self._hooks.remove()
 
     # One batch
 
     def open(self, batch: Batch) -> None:
         """Until it is taken, the hooks keep in the batch what comes by."""
         self.close()
+        self.attach()
         self.batch = batch
         batch.version = self.weight_version
+
+    def note_loss(self, loss: Tensor) -> None:
+        """Before a backward: what the loss applies last, while it has still to be found."""
+        # a rank's share of a weight is another parameter than the one that its forward applies
+        if self.batch is not None and not self.is_settled and not self._is_sharded:
+            self.batch.losses.append(last_maps(loss))
+
+    def settle(self, is_trained: bool, is_partial: bool = False) -> None:
+        """Find the classifier among the forwards of the open batch, and keep the hooks of it alone.
+
+        Args:
+            is_trained: Whether a loss has to have given it a gradient.
+            is_partial: Whether further losses may come, so that it may stay open.
+
+        Raises:
+            ValueError: If it is not certain.
+        """
+        batch = self.batch
+        assert batch is not None
+        assert batch.rows is not None
+        name = choose(batch, self._modules, batch.rows, is_trained, is_partial)
+        if name is None:
+            return
+        self.require_linear(next(f for f in reversed(batch.forwards) if f.name == name), batch)
+        self._hooks.remove()
+        self._heads, self.is_settled = {name: self._heads[name]}, True
+        self.attach()
+        batch.losses.clear()
+        batch.forwards = [forward for forward in batch.forwards if forward.name == name]
+        for forward in batch.forwards:
+            forward.product = None
+        if batch.keeps is not None and self.counted is not None:
+            batch.keeps.keep(*(self.counted.parameters or read(self._heads[name])))
+
+    def require_linear(self, forward: Forward, batch: Batch) -> None:
+        """Raise a ValueError unless the output of a forward was W h + b.
+
+        Args:
+            forward: Of what is the classifier, or may be.
+            batch: The batch that it belongs to.
+
+        Raises:
+            ValueError: If it was something else.
+        """
+        keeps = batch.keeps if self.is_settled else None
+        kept = keeps.parameters if keeps is not None and keeps.is_kept else None
+        require_linear(forward, *(forward.parameters or kept or read(self._heads[forward.name])))
 
     def take(self) -> tuple[list[Forward], Batch | None]:
         """Close the batch.
@@ -123,19 +176,16 @@ class Capture:
             return [], None
         if batch.error is not None:
             raise batch.error
-        if batch.forwards and self.classifier_name is None:
-            self._settle(batch.forwards[-1].name)
-        counted = [forward for forward in batch.forwards if forward.name == self.classifier_name]
+        counted = batch.forwards if self.is_settled else []
         return {"first": counted[:1], "last": counted[-1:], "all": counted}[self._policy], batch
 
     def close(self) -> None:
         """Drop the batch."""
         self.batch = None
         self.dropout.detach()
-
-    def copy_parameters(self) -> None:
-        """From now on, copy weight and bias in the forward: they have changed before they were read."""
-        self._copied.update(self._heads)
+        self.part.detach()
+        if not self._stay:
+            self._hooks.rest()
 
     # What is known
 
@@ -145,37 +195,40 @@ class Capture:
         return tuple(self._pools)
 
     @property
+    def classifier_name(self) -> str | None:
+        """The path of the classifier; None before it is known."""
+        return next(iter(self._heads)) if self.is_settled else None
+
+    @property
+    def classifier(self) -> nn.Linear | None:
+        """The last linear layer; None before it is known."""
+        return None if self.classifier_name is None else self._heads[self.classifier_name]
+
+    @property
+    def choice(self) -> Choice | None:
+        """The classifier, for other stages and runs."""
+        if self.classifier_name is None or self.classifier is None:
+            return None
+        return Choice.of(self.classifier_name, self.classifier)
+
+    @property
     def counted(self) -> Forward | None:
         """The forward of this batch that counts so far (with "all": the last), or None."""
-        if self.batch is None or not self.batch.forwards:
+        if self.batch is None or not self.batch.forwards or not self.is_settled:
             return None
         return self.batch.forwards[0 if self._policy == "first" else -1]
 
     @property
-    def classifier(self) -> nn.Linear | None:
-        """The last linear layer; None before the first forward has shown which it is."""
-        return None if self.classifier_name is None else self._heads[self.classifier_name]
-
-    @property
     def weight_version(self) -> int | None:
         """Changes with each optimizer step, or None where that cannot be told."""
-        if self.classifier_name is None or self.classifier_name in self._copied:
-            return None
-        return weight_version(self._heads[self.classifier_name])
+        whole = self.classifier is not None and is_whole(self.classifier)
+        return weight_version(self.classifier) if self.classifier is not None and whole else None
 
     @property
     def num_rows(self) -> int:
         """The rows of the classifier, also where its weight is sharded."""
-        return self._current_head().out_features
-
-    def weight_and_bias(self) -> tuple[Tensor, Tensor | None]:
-        """The classifier's parameters as they are now, not copied.
-
-        Where they cannot be read outside of the forward, the copy that the counted forward has kept.
-        """
-        if self.counted is not None and self.counted.parameters is not None:
-            return self.counted.parameters
-        return read(self._current_head())
+        assert self.classifier is not None
+        return self.classifier.out_features
 
     def explain_silence(self) -> str:
         """Why no forward may have been seen, and what to do."""
@@ -189,50 +242,56 @@ class Capture:
             "dotted path of the layer that runs as `classifier`."
         )
 
-    def _current_head(self) -> nn.Linear:
-        """The classifier, or what may turn out to be it."""
-        if self.classifier_name is not None:
-            return self._heads[self.classifier_name]
-        assert self.counted is not None
-        return self._heads[self.counted.name]
-
-    def _settle(self, name: str) -> None:
-        """Keep the hooks of the one layer that ran last."""
-        self.detach()
-        self.classifier_name = name
-        self._heads = {name: self._heads[name]}
-        self.attach()
-
     # What the hooks keep
 
     def _keep_input(self, batch: Batch, name: str, args: tuple[Any, ...], output: Any) -> None:
-        if not args or args[0].is_nested:  # nested: inside torch's own encoder layers
+        x = as_rows(args)
+        if x is None:
             return
-        x = args[0].detach()
+        module, current = self._heads[name], batch.current
         # where autograd does not keep it, the network may change it in place afterwards
-        kept = torch.is_grad_enabled() and name in self._trained
-        batch.current.features = x if kept else x.clone()
-        batch.current.name = name
-        if name in self._copied and batch.copies_weights:
-            weight, bias = read(self._heads[name])
-            bias = None if bias is None else bias.detach().clone()
-            batch.current.parameters = weight.detach().clone(), bias
-        self.dropout.note_feature(args[0])
+        kept = torch.is_grad_enabled() and is_trained(module)
+        current.features = x.detach() if kept else x.detach().clone()
+        current.name, current.leading = name, leading_shape(x)
+        if self._is_sharded and batch.keeps is not None:  # afterwards, a rank has but its share of W
+            current.parameters = _copied(module)
+        self.dropout.note_feature(x)
 
     def _keep_decisions(self, batch: Batch, name: str, args: tuple[Any, ...], output: Any) -> None:
-        if batch.current.name != name or batch.current.features is None:
+        current = batch.current
+        if current.name != name or current.features is None or not is_dense(output):
             return
-        settled = self.classifier_name is not None
         # the decisions only: logits of many classes are large, and may be changed in place
-        batch.current.predicted = self._decide(output.detach())
+        current.predicted = self._decide(output.detach())
+        current.shape, current.shown = output.shape, first_rows(output).clone()
+        self._keep_weight(batch, self._heads[name])
+        self.part.note_part(current.features, output)
         self.has_fired = True
         batch.num_forwards += 1
         # only the forwards that can count are held; which layer counts is open in the first batch
-        if not settled or self._policy == "all":
-            batch.forwards = [*batch.forwards, batch.current]
+        if not self.is_settled:
+            if not torch.compiler.is_compiling():
+                current.product = product_of(output)
+            batch.forwards = [*batch.forwards, current]
+        elif self._policy == "all":
+            batch.forwards = [*batch.forwards, current]
         elif self._policy == "last" or not batch.forwards:
-            batch.forwards = [batch.current]
-        batch.current = Forward(layers={} if settled else dict(batch.current.layers))
+            batch.forwards = [current]
+        batch.current = Forward(layers={} if self.is_settled else dict(current.layers))
+
+    def _keep_weight(self, batch: Batch, module: nn.Linear) -> None:
+        """Copy W as the features have met it: what swaps weights later in the step is too late."""
+        current = batch.current
+        if torch.compiler.is_compiling():  # in every batch: a graph for each kind of batch costs more
+            current.parameters = _copied(module)
+        elif batch.keeps is None or self._is_sharded:
+            return
+        elif not self.is_settled:
+            moves = is_trained(module) and torch.is_grad_enabled()
+            could = batch.rows is not None and batch.rows.fit(module.out_features)
+            current.parameters = _copied(module) if could and moves else None
+        elif self._policy != "first" or not batch.forwards:
+            batch.keeps.keep(*read(module))
 
     def _keep_pooled(self, batch: Batch, name: str, args: tuple[Any, ...], output: Any) -> None:
         x = output[0] if isinstance(output, tuple | list) else output
@@ -246,51 +305,6 @@ class Capture:
         batch.current.layers[name] = pooled(name, module, x.detach(), pool, batch.label_shape)
 
 
-class _Hook:
-    """A hook on one module, that copies and pickles of the module leave behind."""
-
-    def __init__(
-        self,
-        capture: Capture,
-        name: str,
-        keep: Callable[[Capture, Batch, str, tuple[Any, ...], Any], None],
-    ) -> None:
-        self._capture = capture
-        self._name = name
-        self._keep = keep
-
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any = None) -> None:
-        capture, batch = self._capture, self._capture.batch
-        if batch is None or _recomputing():
-            return
-        if torch.compiler.is_compiling() or not capture.holds_errors:
-            self._keep(capture, batch, self._name, args, output)
-            return
-        try:
-            self._keep(capture, batch, self._name, args, output)
-        except Exception as error:
-            batch.error = batch.error or error
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Callable[..., None]:
-        return _no_hook
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _get_no_hook, ()
-
-
-def _no_hook(module: nn.Module, args: tuple[Any, ...], output: Any = None) -> None:
-    """What a hook becomes in a copy of its module: a teacher's features are not the student's."""
-
-
-def _get_no_hook() -> Callable[..., None]:
-    return _no_hook
-
-
-def _recomputing() -> bool:
-    """True in a forward that is not the step's own: in backward (checkpointing), or under vmap."""
-    if torch.compiler.is_compiling():
-        return False
-    return (
-        torch._C._current_graph_task_id() != -1
-        or torch._C._functorch.peek_interpreter_stack() is not None
-    )
+def _copied(module: nn.Linear) -> tuple[Tensor, Tensor | None]:
+    weight, bias = read(module)
+    return weight.detach().clone(), None if bias is None else bias.detach().clone()

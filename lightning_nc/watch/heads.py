@@ -1,13 +1,93 @@
-"""The last linear map: found among the modules, and read."""
+"""Linear maps among the modules and parameters of a network: found, and read."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
+from lightning_nc.values.precision import FLOAT32_EPS, accumulator_dtype, float32_products_are_exact
 from lightning_nc.watch.paths import require_path, without_wrappers
+
+_SHOWN_ROWS, _SHOWN_CLASSES = 16, 512
+_ROWS_FIRST = (nn.Linear, nn.Embedding, nn.EmbeddingBag, nn.Bilinear)
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+# whose matrices have no forward of their own, and never end a network
+_INSIDE = (nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase, nn.LayerNorm)
+
+
+@dataclass(frozen=True, eq=False)
+class Matrix:
+    """A parameter that could be W.
+
+    Attributes:
+        name: Its path.
+        parameter: The parameter.
+        owner: The path of its module; of a parametrized one, of the module whose weight it makes.
+        module: The module.
+        sides: Its rows; also its columns, where the module does not tell which of them are classes.
+    """
+
+    name: str
+    parameter: Tensor
+    owner: str
+    module: nn.Module
+    sides: tuple[int, ...]
+
+    @property
+    def is_pointwise(self) -> bool:
+        """Whether it maps each position by itself: not a kernel of several pixels."""
+        return self.parameter[0, 0].numel() == 1
+
+
+def matrices(modules: Mapping[str, nn.Module]) -> list[Matrix]:
+    """The parameters that could be W, each once; what makes up attention and recurrence is none.
+
+    Args:
+        modules: By path.
+
+    Returns:
+        The matrices, in the order of the modules.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(3, 4), nn.LSTM(4, 5), nn.Conv2d(3, 8, 1))
+        >>> [(m.name, m.sides) for m in matrices(dict(net.named_modules()))]
+        [('0.weight', (4,)), ('2.weight', (8,))]
+    """
+    inner = {id(child) for m in modules.values() if isinstance(m, _INSIDE) for child in m.modules()}
+    found: dict[int, Matrix] = {}
+    for path, module in modules.items():
+        owner = re.sub(r"\.?parametrizations\..*", "", path)
+        home = modules.get(owner, module)
+        for name, parameter in () if id(home) in inner else module._parameters.items():
+            if parameter is not None and not is_lazy(parameter) and parameter.ndim > 1:
+                full = without_wrappers(f"{path}.{name}".lstrip("."))
+                matrix = Matrix(full, parameter, owner, home, _sides(home, parameter))
+                found.setdefault(id(parameter), matrix)
+    return list(found.values())
+
+
+def _sides(module: nn.Module, parameter: Tensor) -> tuple[int, ...]:
+    first = isinstance(module, (*_ROWS_FIRST, *_CONVOLUTIONS))
+    return (parameter.shape[0],) if first else tuple(parameter.shape[:2])
+
+
+def makes_weight(module: nn.Module) -> Iterator[Tensor]:
+    """The matrices that a linear layer's weight consists of: it, or what it is computed from."""
+    weight = module._parameters.get("weight")
+    if weight is not None:
+        yield weight
+    elif parametrize.is_parametrized(module, "weight"):
+        parts: Any = module.parametrizations
+        yield from parts["weight"].parameters()
+    else:  # the older weight_norm
+        yield from (
+            p for n, p in module._parameters.items() if p is not None and n.startswith("weight")
+        )
 
 
 def find_heads(modules: Mapping[str, nn.Module], classifier: str | None) -> dict[str, nn.Linear]:
@@ -28,21 +108,37 @@ def find_heads(modules: Mapping[str, nn.Module], classifier: str | None) -> dict
         if not found:
             raise ValueError(
                 "Expected an nn.Linear in the module, as classifier, but there is none. Is the head "
-                "a convolution or a function? Make it an nn.Linear, or measure its features with "
-                "NeuralCollapse in a loop of your own."
+                "a convolution or a function? Make it an nn.Linear and set classifier to its path, or "
+                "measure its features with NeuralCollapse in a loop of your own."
             )
         return found
     require_path(modules, classifier, "classifier")
     module = modules[classifier]
     if not isinstance(module, nn.Linear):
-        named = module.named_modules()
-        inner = [without_wrappers(name) for name, m in named if isinstance(m, nn.Linear)]
-        hint = f" Did you mean {classifier}.{inner[-1]!s}?" if inner else ""
-        raise ValueError(
-            f"Expected classifier={classifier!r} to be an nn.Linear, but it is a "
-            f"{type(module).__name__}.{hint}"
-        )
+        raise _not_linear(classifier, module)
     return {classifier: module}
+
+
+def _not_linear(classifier: str, module: nn.Module) -> ValueError:
+    named = [(without_wrappers(name), m) for name, m in module.named_modules() if name]
+    inner = [name for name, m in named if isinstance(m, nn.Linear)]
+    kind = type(module)
+    # another package's Linear
+    what = f"{kind.__module__}.{kind.__name__}" if "Linear" in kind.__name__ else kind.__name__
+    several = {m.out_features for _, m in named if isinstance(m, nn.Linear)}
+    if len(inner) > 1 and hasattr(module, "base_layer"):
+        hint = (
+            f" Its output is the sum of {', '.join(map(repr, inner))}: an adapter, of which no single "
+            "layer is the classifier. Train the classifier as a whole (peft: "
+            "modules_to_save), or merge the adapter before you measure."
+        )
+    elif len(inner) == 1 or len(several) > 1:
+        hint = f" Did you mean {classifier}.{inner[-1]!s}?"
+    else:
+        hint = f" Inside there are {', '.join(map(repr, inner))}." if inner else ""
+    return ValueError(
+        f"Expected classifier={classifier!r} to be an nn.Linear, but it is a {what}.{hint}"
+    )
 
 
 def is_whole(module: nn.Linear) -> bool:
@@ -51,6 +147,8 @@ def is_whole(module: nn.Linear) -> bool:
         return True
     weight = getattr(module, "weight", None)
     shape = (module.out_features, module.in_features)
+    if isinstance(weight, Tensor) and is_lazy(weight):
+        return True
     return isinstance(weight, Tensor) and weight.shape == shape and not hasattr(weight, "device_mesh")
 
 
@@ -69,6 +167,54 @@ def read(module: nn.Linear) -> tuple[Tensor, Tensor | None]:
             part.training = mode
 
 
+def first_rows(x: Tensor) -> Tensor:
+    """Of a tensor with its features last, what tells a head of another kind.
+
+    Example:
+        >>> first_rows(torch.zeros(4, 8, 3)).shape
+        torch.Size([16, 3])
+    """
+    return x.detach().reshape(-1, x.shape[-1])[:_SHOWN_ROWS]
+
+
+def gap(x: Tensor, weight: Tensor, bias: Tensor | None, output: Tensor) -> Tensor:
+    """How far an output is from W h + b: the largest difference, in shares of the sum of its terms.
+
+    Args:
+        x: Rows of input.
+        weight: W.
+        bias: b, or None.
+        output: Rows of output.
+
+    Returns:
+        A scalar.
+
+    Example:
+        >>> head, h = nn.Linear(3, 2), torch.ones(5, 3)
+        >>> float(gap(h, head.weight, head.bias, head(h))) < 1e-6
+        True
+    """
+    dtype = accumulator_dtype(x.device)
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+        w = weight.detach()[:_SHOWN_CLASSES].to(dtype)
+        h, z = x.to(dtype), output[:, :_SHOWN_CLASSES].to(dtype)
+        b = z.new_zeros(()) if bias is None else bias.detach()[:_SHOWN_CLASSES].to(dtype)
+        terms = h.abs() @ w.abs().T + b.abs()
+        shares = (z - (h @ w.T + b)).abs() / terms.clamp(min=torch.finfo(dtype).tiny)
+        return shares.max() if shares.numel() else z.new_zeros(())
+
+
+def largest_gap(output: torch.dtype, device: torch.device) -> float:
+    """What rounding can make of the :func:`gap` of W h + b.
+
+    Example:
+        >>> largest_gap(torch.float32, torch.device("cpu")) < 1e-5
+        True
+    """
+    coarse = output == torch.float32 and not float32_products_are_exact(device)
+    return max(4 * torch.finfo(torch.bfloat16 if coarse else output).eps, 64 * FLOAT32_EPS)
+
+
 def is_trained(module: nn.Module) -> bool:
     """Whether any of its parameters takes a gradient."""
     return any(parameter.requires_grad for parameter in module.parameters())
@@ -77,4 +223,5 @@ def is_trained(module: nn.Module) -> bool:
 def weight_version(module: nn.Linear) -> int | None:
     """Changes with each optimizer step, or None where that cannot be told."""
     weight = module._parameters.get("weight")
-    return None if weight is None or weight.is_inference() else weight._version
+    lost = weight is None or is_lazy(weight) or weight.is_inference()
+    return None if lost or weight is None else weight._version

@@ -1,11 +1,13 @@
 """The labels in a batch, wherever a data loader puts them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lightning_nc.dotted_path import import_function
+from lightning_nc.watch.places import Places
 
 TARGET_NAMES = ("target", "targets", "label", "labels", "y")
 
@@ -13,17 +15,19 @@ TARGET_NAMES = ("target", "targets", "label", "labels", "y")
 def find_target(batch: Any, where: str | int | Callable[[Any], Any] | None = None) -> Tensor | None:
     """The labels in a batch.
 
+    Names come before positions.
+
     Args:
         batch: Whatever the data loader yields.
         where: A position, a key or attribute, several of them joined by dots ("labels.fine"), or a
-            function of the batch (also by dotted path). None: the second item of a
-            sequence, or a key or attribute in :data:`TARGET_NAMES`.
+            function of the batch (also by dotted path). None: a key, field or attribute in
+            :data:`TARGET_NAMES`, else the second item of a sequence.
 
     Returns:
         The labels as a tensor; None if a function says that this batch has none.
 
     Raises:
-        ValueError: If there are none at that place.
+        ValueError: If there are none at that place; without one, if there are several that could be.
 
     Example:
         >>> import torch
@@ -51,12 +55,139 @@ def find_target(batch: Any, where: str | int | Callable[[Any], Any] | None = Non
     return found
 
 
+def shifted(labels: Tensor, by: int, ignored: int) -> Tensor:
+    """Labels of later positions: that of a token is the next one's, in a causal language model.
+
+    Args:
+        labels: The last dimension is the sequence.
+        by: How many positions later.
+        ignored: The label of the last positions, which have none.
+
+    Returns:
+        The labels, in memory of their own.
+
+    Example:
+        >>> import torch
+        >>> shifted(torch.tensor([[3, 4, 5]]), by=1, ignored=-100)
+        tensor([[   4,    5, -100]])
+    """
+    late = labels.new_full(labels.shape, ignored)
+    late[..., : max(0, labels.shape[-1] - by)] = labels[..., by:]
+    return late
+
+
+def refuse_inputs(batch: Any, labels: Tensor, ignored: int | None) -> None:
+    """Raise a ValueError where the labels are an input as well; waits for the device.
+
+    Args:
+        batch: Whatever the data loader yields.
+        labels: What was found in it.
+        ignored: A label that says nothing.
+
+    Raises:
+        ValueError: If an integer input of the same shape holds the labels.
+    """
+    if labels.ndim < 2 or not is_whole_numbers(labels):
+        return
+    alike = [t for t in _tensors(batch) if t.shape == labels.shape and is_whole_numbers(t)]
+    others = [t for t in alike if t is not labels] + [labels] * (sum(t is labels for t in alike) > 1)
+    counts = torch.ones_like(labels, dtype=torch.bool) if ignored is None else labels != ignored
+    if any(bool(counts.any() & ((t == labels) | ~counts).all()) for t in others):
+        raise ValueError(
+            "Expected labels that are not the inputs, but an input of shape "
+            f"{tuple(labels.shape)} holds the same numbers. Does the network shift them, as causal "
+            "language models do? Set target_shift=1: the label of a position is the next token's. "
+            "If they are meant as they are, set target to where they are."
+        )
+
+
+def labels_of(batch: Any, places: Places, ignored: int | None, looks: bool) -> Tensor | None:
+    """The labels of the classifier's rows.
+
+    Args:
+        batch: Whatever the data loader yields.
+        places: Where they are, and how far ahead.
+        ignored: A label that says nothing.
+        looks: Whether to look if they are inputs; waits for the device.
+
+    Returns:
+        The labels; None if a function says that this batch has none.
+
+    Raises:
+        ValueError: If there are none, or it is not certain which they are.
+    """
+    shift = places.target_shift
+    labels = find_target(batch, places.target)
+    if labels is None:
+        return None
+    if places.target is None and not shift and looks:
+        refuse_inputs(batch, labels, ignored)
+    if shift and ignored is None:
+        raise ValueError(
+            "Expected an ignore_index with target_shift, for the last tokens, which have no label, "
+            "but got None. Set ignore_index to a number that is no label, such as -100."
+        )
+    return shifted(labels, shift, ignored or 0) if shift else labels
+
+
+def is_whole_numbers(value: Any) -> bool:
+    """Whether it is a tensor of integers.
+
+    Example:
+        >>> import torch
+        >>> is_whole_numbers(torch.tensor([1])), is_whole_numbers(torch.tensor([1.0]))
+        (True, False)
+    """
+    return isinstance(value, Tensor) and not value.is_floating_point() and not value.is_complex()
+
+
 def _usual_target(batch: Any) -> Any:
-    if isinstance(batch, Mapping):
-        return next((batch[name] for name in TARGET_NAMES if name in batch), None)
-    if isinstance(batch, Sequence) and not isinstance(batch, str):
-        return batch[1] if len(batch) > 1 else None
-    return next((getattr(batch, name) for name in TARGET_NAMES if hasattr(batch, name)), None)
+    named = _named(batch)
+    if named:
+        found = list({id(value): value for value in named.values()}.values())
+        rivals = _rivals_of_y(batch, named)
+        if len(found) > 1 or rivals:
+            raise _several(batch, [*named, *rivals])
+        return found[0]
+    if not isinstance(batch, Sequence) or isinstance(batch, str):
+        return None
+    rest = list(batch[1:])
+    whole = [i for i, value in enumerate(rest, 1) if is_whole_numbers(value)]
+    if len(rest) > 1 and whole not in ([], [1]):
+        raise _several(batch, sorted({1, *whole}))
+    return rest[0] if rest else None
+
+
+def _named(batch: Any) -> dict[str, Any]:
+    """What goes by a usual name: a key, a field, or an attribute."""
+    if isinstance(batch, Sequence) and not hasattr(batch, "_fields"):
+        return {}
+    found = {name: _item(batch, name) for name in TARGET_NAMES}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _rivals_of_y(batch: Any, named: Mapping[str, Any]) -> list[str]:
+    """What a mapping has beside "y", which says little, that could be the labels as well."""
+    y = named.get("y")
+    if list(named) != ["y"] or not isinstance(batch, Mapping) or not isinstance(y, Tensor):
+        return []
+    others = ((name, value) for name, value in batch.items() if name != "y")
+    return [name for name, v in others if is_whole_numbers(v) and v.shape == y.shape]
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping | Sequence) and not isinstance(value, str):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _tensors(item)
+
+
+def _several(batch: Any, places: Sequence[Any]) -> ValueError:
+    return ValueError(
+        f"Expected to be certain which labels of a batch are the class's, but got {_describe(batch)}, "
+        f"where {' and '.join(map(repr, places))} could be. Set target to one of these places."
+    )
 
 
 def _look_up(batch: Any, where: str | int) -> Any:
@@ -70,6 +201,8 @@ def _look_up(batch: Any, where: str | int) -> Any:
 
 
 def _item(value: Any, step: str | int) -> Any:
+    if isinstance(value, Tensor):  # its rows are inputs
+        return None
     if isinstance(step, int) or step.lstrip("-").isdigit():
         try:
             return value[int(step)]

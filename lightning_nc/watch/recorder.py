@@ -86,22 +86,30 @@ class Recorder:
             accumulator.add(h, y, known)
             self._with_rows.add(name)
 
-    def close(self, ranks: Ranks | None = None, references: References | None = None) -> Recorded:
+    def close(
+        self,
+        ranks: Ranks | None = None,
+        references: References | None = None,
+        classifier: str | None = None,
+    ) -> Recorded:
         """The values of the stage; every rank has to call it.
 
         Args:
             ranks: Who merges; None: this rank alone.
             references: The evidence of other stages, by stage and module.
+            classifier: The path of the classifier, which is the same on all ranks.
 
         Returns:
             What the stage has come to.
 
         Raises:
             RankFailed: On all ranks, if one of them could not take part with its data.
+            RanksDiffer: On all ranks, if they measure different things.
         """
         mine = {n: self._accumulators[n] if n in self._with_rows else None for n in self._names}
+        names = "" if classifier is None else ", ".join((classifier, *self._names[1:]))
         evidence = evidence_of(
-            self._task, mine, self.classifier, ranks, references, failed=self._is_abandoned
+            self._task, mine, self.classifier, ranks, references, self._is_abandoned, names
         )
         some = {name: each for name, each in evidence.items() if each.num_samples}
         outcomes = {

@@ -1,28 +1,31 @@
 """One network under observation: hooks on it, and for each stage a recorder of what they bring.
 
-Knows no Trainer. A batch has three verbs: it is opened before the network runs, it may be asked before
-the optimizer steps, and it is closed.
+Knows no Trainer. A batch is opened before the network runs, its loss may be noted, and it is closed.
 """
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lightning_nc.stream.sync import Ranks
 from lightning_nc.tasks.task import Task
 from lightning_nc.values.evidence import Evidence
 from lightning_nc.values.recorded import Recorded
 from lightning_nc.values.stage import STAGES, Stage
-from lightning_nc.watch.batch import Batch
-from lightning_nc.watch.capture import Capture, Places
-from lightning_nc.watch.labels import find_target
+from lightning_nc.watch.batch import Batch, Forward
+from lightning_nc.watch.capture import Capture
+from lightning_nc.watch.choice import Choice
+from lightning_nc.watch.labels import labels_of
+from lightning_nc.watch.order import Order
+from lightning_nc.watch.places import Places
 from lightning_nc.watch.recorder import Recorder
+from lightning_nc.watch.rows import Rows
 
 
 class Watch:
-    """Joins the hooks with the recorders.
+    """Joins hooks and recorders.
 
     Args:
         root: The network.
@@ -31,6 +34,7 @@ class Watch:
         say: Told the kind and the text of a warning.
         announce: Told which layer was chosen as the classifier.
         max_rows_per_batch: At most this many rows of a batch enter.
+        choice: The classifier that was found before.
     """
 
     def __init__(
@@ -41,8 +45,9 @@ class Watch:
         say: Callable[[str, str], None],
         announce: Callable[[str], None],
         max_rows_per_batch: int | None = None,
+        choice: Choice | None = None,
     ) -> None:
-        self._capture = Capture(root, places, task.decide)
+        self._capture = Capture(root, places, task.decide, choice)
         self._places = places
         self._task = task
         self._say = say
@@ -51,7 +56,10 @@ class Watch:
         self._recorders: dict[str, Recorder] = {}
         self._evidence: dict[str, dict[str, Evidence]] = {}
         self._silent: set[str] = set()
-        self._capture.attach()
+        self._seen: set[str] = set()
+        self._rehearsed: set[str] = set()
+        self._is_linear = False
+        self._order = Order(root.modules(), is_known=places.target is not None)
 
     def detach(self) -> None:
         """Remove all hooks."""
@@ -59,48 +67,104 @@ class Watch:
 
     # One batch
 
-    def open(self, batch: Any, stage: Stage, first: bool = False) -> None:
+    def open(
+        self,
+        batch: Any,
+        stage: Stage,
+        first: bool = False,
+        may_choose: bool = True,
+        needs_labels: bool = True,
+    ) -> None:
         """Find the labels, and keep what comes by until the batch is closed.
 
         Args:
             batch: What the data loader has yielded.
             stage: The stage.
             first: Whether training has not begun: what is seen once is looked at.
+            may_choose: Whether the classifier may be found in this batch.
+            needs_labels: Whether to raise where there are none.
+
+        Raises:
+            ValueError: If there are no labels, or it is not certain which they are.
         """
         self._capture.take()
-        labels = find_target(batch, self._places.target)
-        if labels is not None:
-            copies = stage.weights_move or not self._recorder(stage).classifier.is_kept
-            self._capture.open(Batch(labels, stage.weights_move, copies_weights=copies))
+        ignored, looks = self._task.settings.ignore_index, stage.name not in self._seen
+        try:
+            labels = labels_of(batch, self._places, ignored, looks)
+        except ValueError:
+            if needs_labels:
+                raise
+            return
+        self._seen.add(stage.name)
+        if labels is None or not (may_choose or self._capture.is_settled):
+            return
+        keeps = self._recorder(stage).classifier
+        opened = Batch(labels, keeps if stage.weights_move or not keeps.is_kept else None)
+        if not self._capture.is_settled:
+            opened.rows = Rows(self._task.settings.num_classes, self._task.least_rows(labels))
+        self._capture.open(opened)
         if first:
-            self._capture.watch_dropout()
+            self._capture.look_around()
 
-    def ask(self, stage: Stage, first: bool = False) -> None:
-        """Before an optimizer step: keep the classifier that the features met.
+    def note_loss(self, loss: Tensor) -> None:
+        """Before a backward: see what the loss applies last, as long as the classifier is not found."""
+        self._capture.note_loss(loss)
+
+    def settle(self, is_trained: bool = True, is_partial: bool = False) -> None:
+        """Find the classifier in the open batch, unless it is known.
+
+        Args:
+            is_trained: Whether a loss has to have given it a gradient.
+            is_partial: Whether the batch may have further losses, so that it may stay open, and all
+                else that is trained and could be it is a doubt.
+
+        Raises:
+            ValueError: If it is not certain.
+        """
+        batch = self._capture.batch
+        if batch is None or self._capture.is_settled or not batch.forwards:
+            return
+        self._capture.settle(is_trained, is_partial)
+        if not self._capture.is_settled:
+            return
+        self._require_rehearsed()
+        self._announce(
+            f"NeuralCollapseCallback measures the input of {self.classifier_name!r}, "
+            f"{self._capture.classifier}. Set `classifier` to choose another layer."
+        )
+
+    def check(self, stage: Stage) -> None:
+        """Raise what is wrong with the settings, before the first optimizer step, and add nothing.
 
         Args:
             stage: The stage.
-            first: Raise what is wrong with the settings, and add nothing.
 
         Raises:
-            RuntimeError: If it is the first step, and no forward has ever come by.
-            ValueError: If it is the first step, and features and labels do not fit.
+            RuntimeError: If no forward has ever come by.
+            ValueError: If features and labels, or the classifier's output and its weight, do not fit.
         """
-        if not first:
-            self._keep_classifier(stage)
-            return
         self._require_a_forward()
         batch, counted = self._capture.batch, self._capture.counted
         if batch is not None and counted is not None:
+            self._require_sense(counted, batch)
             self._recorder(stage).check(counted, batch.labels, self._capture.num_rows)
 
-    def close(self, stage: Stage, adds: bool = True, needs_a_forward: bool = True) -> None:
+    def close(
+        self,
+        stage: Stage,
+        adds: bool = True,
+        needs_a_forward: bool = True,
+        chooses: bool = False,
+        is_rehearsal: bool = False,
+    ) -> None:
         """Add the batch's features to a stage, or drop them.
 
         Args:
             stage: The stage.
             adds: Whether to add them.
             needs_a_forward: Whether to raise if no forward has ever come by.
+            chooses: Whether to find the classifier without a loss, where it has still to be found.
+            is_rehearsal: Whether training, which shows the order of its tokens, is still to come.
 
         Raises:
             RuntimeError: If there was a batch, but no forward has ever come by.
@@ -109,8 +173,10 @@ class Watch:
         try:
             if needs_a_forward:
                 self._require_a_forward()
+            if chooses:
+                self.settle(is_trained=False)
             if adds:
-                self._commit(stage)
+                self._commit(stage, is_rehearsal)
             else:
                 self._capture.take()
         finally:
@@ -139,13 +205,18 @@ class Watch:
         return self._capture.classifier_name
 
     @property
+    def choice(self) -> Choice | None:
+        """The classifier, for later runs; None before it is known."""
+        return self._capture.choice
+
+    @property
     def layers(self) -> Sequence[str]:
         """The paths of the measured layers, globs resolved."""
         return self._capture.layer_names
 
     def expect_anew(self) -> None:
         """Another phase of the run has to show a forward of its own."""
-        self._capture.has_fired = False
+        self._capture.has_fired = self._is_linear = False
 
     def hold_errors(self) -> None:
         """From now on, raise what goes wrong in a hook only when the batch is closed."""
@@ -176,9 +247,11 @@ class Watch:
 
         Raises:
             RankFailed: On all ranks, if one of them could not take part with its data.
+            RanksDiffer: On all ranks, if they measure different things.
         """
         known = {name: self._evidence[name] for name in stage.references if name in self._evidence}
-        recorded = self._recorder(stage).close(Ranks(device) if distributed else None, known)
+        ranks = Ranks(device) if distributed else None
+        recorded = self._recorder(stage).close(ranks, known, self.classifier_name)
         if any(stage.name in other.references for other in STAGES):
             self._evidence[stage.name] = recorded.evidence
         for kind, module in recorded.notices:
@@ -195,37 +268,41 @@ class Watch:
         if self._capture.batch is not None and not self._capture.has_fired:
             raise RuntimeError(self._capture.explain_silence())
 
-    def _keep_classifier(self, stage: Stage, is_over: bool = False) -> None:
-        """Copy the classifier, once per forward: a later optimizer step changes it."""
-        batch, counted = self._capture.batch, self._capture.counted
-        if batch is None or counted is None or counted is batch.kept:
-            return
-        if is_over and counted.parameters is None and self.has_stepped:
-            # this W is not the one that the features met: from now on, it is copied there
-            self._capture.copy_parameters()
-            return
-        self._recorder(stage).classifier.keep(*self._capture.weight_and_bias())
-        batch.kept = counted
+    def _require_rehearsed(self) -> None:
+        """That the classifier ran in the one batch of the frozen pass before, if there was one."""
+        if self._rehearsed and self.classifier_name not in self._rehearsed:
+            raise ValueError(
+                f"Expected the classifier {self.classifier_name!r} to run in the frozen pass as in "
+                f"training, but there only {', '.join(map(repr, sorted(self._rehearsed)))} did. Set "
+                "inference to a method that runs the whole network on a batch, such as 'predict_step'."
+            )
 
-    def _commit(self, stage: Stage) -> None:
-        if stage.weights_move or not self._recorder(stage).classifier.is_kept:
-            self._keep_classifier(stage, is_over=True)
-        chosen_before = self.classifier_name
+    def _require_sense(self, forward: Forward, batch: Batch, is_rehearsal: bool = False) -> None:
+        """That the classifier's output is W h + b, and its rows are in the labels' order."""
+        if not self._is_linear:
+            self._capture.require_linear(forward, batch)
+            self._is_linear = True
+        self._capture.part.require_none(forward.name)
+        if not is_rehearsal:
+            self._order.require(forward.leading, batch.label_shape)
+
+    def _commit(self, stage: Stage, is_rehearsal: bool) -> None:
         forwards, batch = self._capture.take()
         if batch is None:
             return
-        if forwards and chosen_before is None:
-            self._announce(
-                f"NeuralCollapseCallback measures the input of {self.classifier_name!r}, "
-                f"{self._capture.classifier}. Set `classifier` to choose another layer."
-            )
+        if not self._capture.is_settled:
+            self._rehearsed |= {forward.name for forward in batch.forwards if stage.loop == "frozen"}
         for forward in forwards:
+            self._require_sense(forward, batch, is_rehearsal)
             self._recorder(stage).add(forward, batch.labels, self._capture.num_rows)
-        if not forwards:
+            if forward.parameters is not None and batch.keeps is not None:
+                batch.keeps.keep(*forward.parameters)
+        if not forwards and self._capture.is_settled:
             self._silent.add(stage.name)
-        self._doubt_forwards(batch, stage, known=chosen_before is not None)
+        self._doubt_forwards(batch, stage)
 
-    def _doubt_forwards(self, batch: Batch, stage: Stage, known: bool) -> None:
+    def _doubt_forwards(self, batch: Batch, stage: Stage) -> None:
+        known = batch.rows is None
         if batch.num_forwards > 1 and known and self._places.forwards == "last":
             self._say(
                 "several forwards",

@@ -57,7 +57,7 @@ FRACTIONS = Y + 0.5
         (Network, {"classifier": "norm"}, None, ValueError, r"an nn\.Linear, but it is a BatchNorm1d"),
         (Network, {"layers": ["nek"]}, None, ValueError, r"Did you mean 'neck'"),
         (Network, {"class_names": ["a", "b"]}, None, ValueError, r"each of 10 classes, but got 2"),
-        (Network, {"num_classes": 7}, None, ValueError, r"num_classes = 7 rows, but got 10"),
+        (Network, {"num_classes": 7}, None, ValueError, r"num_classes = 7 rows: 'fc\.weight' \(10"),
         (Network, {"target": "label"}, None, ValueError, r"target='label' gives a NoneType"),
         (Functional, {"classifier": "fc"}, None, RuntimeError, r"forward of 'fc' .* never fired"),
         (

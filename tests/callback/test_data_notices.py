@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 from lightning.pytorch import seed_everything
-from support.training import BATCH, Network, digits, fit
+from support.training import BATCH, ROWS, Network, digits, fit
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -76,25 +76,11 @@ def test_layers_that_do_not_run_before_the_classifier_are_said():
     assert "nc1/cdnv/val/neck" in run.callback_metrics
 
 
-def test_a_layer_that_was_chosen_by_itself_is_doubted_where_the_classes_do_not_fit():
-    class Extra(Network):
-        def __init__(self):
-            super().__init__()
-            self.aux = nn.Linear(16, 12)
-
-        def forward(self, x):
-            h = self.features(x)
-            logits = self.fc(h)
-            self.aux(h)
-            return logits
-
-        def validation_step(self, batch, batch_idx):
-            self(batch[0])
-
-    with pytest.warns(
-        NeuralCollapseWarning, match="Or is 'aux', chosen as the last nn.Linear that ran"
-    ):
-        fit(Extra(), [NeuralCollapseCallback(online=False)])
+def test_a_layer_that_was_found_by_itself_is_doubted_where_the_classes_do_not_fit():
+    x, y = digits(ROWS, 96).tensors
+    data = DataLoader(TensorDataset(x, y.clamp(max=7)), BATCH)
+    with pytest.warns(NeuralCollapseWarning, match="Or is 'fc', which was found by itself, not"):
+        fit(Network(), [NeuralCollapseCallback(online=False)], val=data)
 
 
 def test_an_empty_validation_loader_logs_nothing():

@@ -1,5 +1,8 @@
 """EarlyStopping and ModelCheckpoint on our keys, at every setting of how often what is measured."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from lightning.pytorch import seed_everything
@@ -8,6 +11,8 @@ from support.training import BATCH, Network, Record, digits, fit
 from torch.utils.data import DataLoader
 
 from lightning_nc import NeuralCollapseCallback, NeuralCollapseWarning
+
+README = Path(__file__).parents[2] / "README.md"
 
 
 def watch(stage, tmp_path, callback_settings, trainer_settings):
@@ -139,14 +144,15 @@ def stopped_by(measure, seed):
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_a_monitor_of_the_pseudo_inverse_stops_a_network_that_learns_and_cdnv_does_not(seed):
+def test_a_monitor_of_the_pseudo_inverse_stops_a_network_that_learns_and_the_readmes_does_not(seed):
     # the means spread into one direction after the other, and each new one is short at first: its
     # reciprocal is what tr(Sw Sb^+) adds up
     epochs, values, accuracies = stopped_by("nc1/within_between_pinv", seed)
     assert epochs == 4
     assert values[0] < 0.9 < 1.1 < max(values)
     assert accuracies[0] < 0.65 < 0.85 < accuracies[-1]
-    epochs, values, accuracies = stopped_by("nc1/cdnv", seed)
-    assert epochs == 8
+    [monitored] = re.findall(r'monitor="([^"]+)/val"', README.read_text())
+    epochs, values, accuracies = stopped_by(monitored, seed)
+    assert (epochs, monitored) == (8, "nc1/cdnv")
     assert values[-1] < 0.6 * values[0]
     assert accuracies[-1] > 0.9

@@ -91,7 +91,9 @@ SITUATIONS = {
         "no event tells of its step: W is copied in the forward", module=StepsByItself
     ),
     "an optimizer's wrapper left out": Situation("the same", module=BypassesTheWrapper),
-    "fixed head": Situation("features that autograd does not keep", module=FixedHead),
+    "fixed head": Situation(
+        "features that autograd does not keep", module=FixedHead, callback={"classifier": "fc"}
+    ),
 }
 
 

@@ -1,0 +1,200 @@
+"""What a loss is made of, as autograd has noted it: the matrices it applies last, and what lies below.
+
+Read before the backward, and never changed. A matrix is a parameter of at least two dimensions.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+from torch import Tensor, nn
+
+# what multiplies its input by a matrix
+_PRODUCTS = re.compile(
+    r"(Addmm|Mm|Bmm|Baddbmm|Addbmm|Mv|Addmv|Linear|MkldnnLinear|Trilinear|Convolution\w*|MkldnnConvolution"
+    r"|CudnnConvolution\w*|Cdist|EuclideanDist|MkldnnRnnLayer|CudnnRnn|MiopenRnn|ThnnFusedLstmCell"
+    r"|ThnnFusedGruCell)Backward\d+"
+)
+# what picks rows of one, where it is given one
+_PICKS = re.compile(r"(Embedding|EmbeddingBag|Index|IndexSelect|Gather)Backward\d+")
+_BUILT_IN = re.compile(r"\w+Backward\d+|AccumulateGrad|CppFunction|_DDPSinkBackward|ErrorBackward")
+_WITHOUT_INSIDE = ("CompiledFunctionBackward", "CheckpointFunctionBackward")
+
+
+class Cover(IntEnum):
+    """What lies between a matrix and the loss, besides sums and functions of single entries.
+
+    Attributes:
+        NOTHING: The matrix is applied last.
+        HIDDEN: Something that does not tell what it does: compiled, checkpointed, or a custom function.
+        PRODUCT: A product with something else, such as a matrix without gradient.
+    """
+
+    NOTHING = 0
+    HIDDEN = 1
+    PRODUCT = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Applied:
+    """A matrix where a path from the loss first meets one.
+
+    Attributes:
+        matrix: The parameter.
+        node: The product, a node of autograd's graph.
+        cover: What lies between it and the loss.
+        below: Ids of the parameters that enter it or the other factor besides.
+    """
+
+    matrix: Tensor
+    node: Any
+    cover: Cover
+    below: frozenset[int]
+
+
+@dataclass(frozen=True, eq=False)
+class LastMaps:
+    """What a loss applies last.
+
+    Attributes:
+        applied: Each place where it does.
+        loose: Parameters that enter it otherwise, such as in a penalty, or after the last matrix.
+        hides: Whether some of it cannot be looked into.
+    """
+
+    applied: tuple[Applied, ...] = ()
+    loose: tuple[Tensor, ...] = ()
+    hides: bool = False
+
+
+def last_maps(loss: Tensor) -> LastMaps:
+    """The matrices that a loss applies last, on each path from it to the data.
+
+    Args:
+        loss: Before its backward.
+
+    Returns:
+        Where they are applied. With none of them, the loss rests on no parameter that is known.
+
+    Example:
+        >>> import torch
+        >>> net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+        >>> [place] = last_maps(net(torch.ones(5, 3)).sum()).applied
+        >>> place.matrix is net[2].weight, id(net[0].weight) in place.below
+        (True, True)
+    """
+    applied: list[Applied] = []
+    loose: dict[int, Tensor] = {}
+    covers: dict[Any, Cover] = {}
+    open_nodes = [(loss.grad_fn, Cover.NOTHING)]
+    while open_nodes:
+        node, cover = open_nodes.pop()
+        if node is None or covers.get(node, -1) >= cover:
+            continue
+        covers[node] = cover
+        parameter = _parameter(node)
+        if parameter is not None:
+            loose[id(parameter)] = parameter
+            continue
+        kind, is_closed = _kind(node), _is_closed(node)
+        met = _met(node) if kind is not Cover.NOTHING or _picks(node) else []
+        own = max(cover, Cover.HIDDEN) if is_closed else cover
+        applied += [Applied(matrix, node, own, _below(node, met)) for matrix in met]
+        if is_closed or not met:
+            open_nodes += [(child, max(cover, kind)) for child in _children(node)]
+    hides = any(_is_closed(node) for node in covers)
+    return LastMaps(_each_once(applied), tuple(loose.values()), hides)
+
+
+def product_of(output: Tensor) -> Any:
+    """The product that an output comes from, up to sums with vectors; None where there are several.
+
+    Example:
+        >>> import torch
+        >>> head = nn.Linear(3, 2)
+        >>> y = head(torch.ones(4, 5, 3))
+        >>> product_of(y) is last_maps(y.sum()).applied[0].node
+        True
+    """
+    node = output.grad_fn
+    if node is None or _kind(node) is not Cover.NOTHING:
+        return node
+    below = _walk(node, through=lambda n: _kind(n) is Cover.NOTHING)
+    found = [each for each in below if _kind(each) is not Cover.NOTHING]
+    return found[0] if len(found) == 1 else None
+
+
+def _each_once(applied: Iterable[Applied]) -> tuple[Applied, ...]:
+    """Of what was met twice, the way on which more lies above it."""
+    places: dict[tuple[Any, int], Applied] = {}
+    for place in applied:
+        key = place.node, id(place.matrix)
+        if key not in places or places[key].cover < place.cover:
+            places[key] = place
+    return tuple(places.values())
+
+
+def _kind(node: Any) -> Cover:
+    name = type(node).__name__
+    if _PRODUCTS.fullmatch(name):
+        return Cover.PRODUCT
+    return Cover.NOTHING if _BUILT_IN.fullmatch(name) else Cover.HIDDEN
+
+
+def _picks(node: Any) -> bool:
+    return _PICKS.fullmatch(type(node).__name__) is not None
+
+
+def _is_closed(node: Any) -> bool:
+    return type(node).__name__ in _WITHOUT_INSIDE
+
+
+def _parameter(node: Any) -> Tensor | None:
+    """That of a leaf, if it is one."""
+    variable = getattr(node, "variable", None)
+    return variable if isinstance(variable, nn.Parameter) else None
+
+
+def _children(node: Any) -> list[Any]:
+    return [child for child, _ in node.next_functions if child is not None]
+
+
+def _met(node: Any) -> list[Tensor]:
+    """The matrices that are a factor of a product, computed from parameters alone at most."""
+    return [matrix for child in _children(node) for matrix in _factor(child)]
+
+
+def _factor(child: Any) -> list[Tensor]:
+    """Those that one input of a product is made of; none of an input that rests on others as well.
+
+    The input of a layer may rest on a matrix without a product, as on the positions of a transformer.
+    """
+
+    def passes(node: Any) -> bool:
+        return _kind(node) is Cover.NOTHING and not _picks(node)
+
+    around = [child, *(_walk(child, through=passes) if passes(child) else ())]
+    found = [p for p in map(_parameter, around) if p is not None and p.ndim > 1]
+    own = {id(matrix) for matrix in found}
+    beyond = (p for node in around if not passes(node) for p in map(_parameter, _walk(node)))
+    return found if all(id(p) in own for p in beyond if p is not None and p.ndim > 1) else []
+
+
+def _below(node: Any, met: list[Tensor]) -> frozenset[int]:
+    found = (_parameter(each) for each in _walk(node))
+    return frozenset(id(p) for p in found if p is not None) - {id(m) for m in met}
+
+
+def _walk(start: Any, through: Callable[[Any], bool] | None = None) -> Iterator[Any]:
+    """The nodes below one, each once, as far as it goes through."""
+    seen, open_nodes = {start}, _children(start)
+    while open_nodes:
+        node = open_nodes.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        yield node
+        if through is None or through(node):
+            open_nodes += _children(node)

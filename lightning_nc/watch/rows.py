@@ -1,0 +1,38 @@
+"""How many rows the classifier of some labels may have."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The number of rows, where it is given, or what it is at least.
+
+    Attributes:
+        num_classes: C, where it was given.
+        least: One more than the largest label that was seen.
+
+    Example:
+        >>> Rows(None, least=10).fit(64), Rows(10, least=3).fit(64), Rows(None, least=2).fit(1)
+        (True, False, True)
+    """
+
+    num_classes: int | None
+    least: int
+
+    def fit(self, rows: int) -> bool:
+        """Whether a classifier may have so many; a single one stands for two classes."""
+        classes = 2 if rows == 1 else rows
+        return classes == self.num_classes if self.num_classes else classes >= self.least
+
+    def closer(self, sides: Iterable[int], rows: int) -> bool:
+        """Whether a matrix of these sides may be it, and is as close to the labels' number or closer.
+
+        Args:
+            sides: Its numbers of rows, or of columns where it may be transposed.
+            rows: Of the classifier that it is compared with.
+
+        Returns:
+            Whether it is.
+        """
+        return any(self.fit(side) and max(2, side) <= max(2, rows) for side in sides)
