@@ -76,6 +76,10 @@ def by_loss(sight: Sight, last: Sequence[Applied], is_partial: bool) -> str:
             "of another loss",
             doubtful,
         )
+    if any(place.is_joined for place in last):
+        raise refused(
+            "what it puts out is combined with something else, as in an adapter or an ensemble", found
+        )
     return name
 
 

@@ -4,8 +4,8 @@ Read before the backward, and never changed. A matrix is a parameter of at least
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any
 
@@ -46,12 +46,15 @@ class Applied:
         node: The product, a node of autograd's graph.
         cover: What lies between it and the loss.
         below: Ids of the parameters that enter it or the other factor besides.
+        is_joined: Whether what it puts out is combined with anything else that rests on the data, as in
+            an adapter, an ensemble or a gate, while it still has an entry for each row of the matrix.
     """
 
     matrix: Tensor
     node: Any
     cover: Cover
     below: frozenset[int]
+    is_joined: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +108,8 @@ def last_maps(loss: Tensor) -> LastMaps:
         if is_closed or not met:
             open_nodes += [(child, max(cover, kind)) for child in _children(node)]
     hides = any(_is_closed(node) for node in covers)
-    return LastMaps(_each_once(applied), tuple(loose.values()), hides)
+    above = [n for n, cover in covers.items() if cover is Cover.NOTHING and _kind(n) is cover]
+    return LastMaps(_with_joins(_each_once(applied), above), tuple(loose.values()), hides)
 
 
 def product_of(output: Tensor) -> Any:
@@ -136,6 +140,38 @@ def _each_once(applied: Iterable[Applied]) -> tuple[Applied, ...]:
     return tuple(places.values())
 
 
+def _with_joins(applied: Sequence[Applied], above: Sequence[Any]) -> tuple[Applied, ...]:
+    """Look at the nodes between the loss and its last products for what joins one with others."""
+    own: dict[int, set[Any]] = {}
+    for place in applied:
+        own.setdefault(id(place.matrix), set()).add(place.node)
+    inputs = [(node, [_first_products(child) for child in _children(node)]) for node in above]
+
+    def joins(node: Any, products: Sequence[set[Any]], place: Applied) -> bool:
+        mine = own[id(place.matrix)]
+        is_wide = _width(node) >= place.matrix.shape[0]
+        return is_wide and any(p & mine for p in products) and any(p - mine for p in products)
+
+    several = [(node, products) for node, products in inputs if len(products) > 1]
+    return tuple(
+        replace(place, is_joined=any(joins(*each, place) for each in several)) for place in applied
+    )
+
+
+def _first_products(child: Any) -> set[Any]:
+    """The products that one meets first below."""
+    below = (child, *_walk(child, through=lambda n: _kind(n) is Cover.NOTHING))
+    if _kind(child) is not Cover.NOTHING:
+        return {child}
+    return {node for node in below if _kind(node) is not Cover.NOTHING}
+
+
+def _width(node: Any) -> int:
+    """The last dimension of what a node has put out; 0 of what has but one, as losses have."""
+    shapes = [each.shape for each in getattr(node, "_input_metadata", ())]
+    return shapes[0][-1] if shapes and len(shapes[0]) > 1 else 0
+
+
 def _kind(node: Any) -> Cover:
     name = type(node).__name__
     if _PRODUCTS.fullmatch(name):
@@ -162,8 +198,13 @@ def _children(node: Any) -> list[Any]:
 
 
 def _met(node: Any) -> list[Tensor]:
-    """The matrices that are a factor of a product, computed from parameters alone at most."""
-    return [matrix for child in _children(node) for matrix in _factor(child)]
+    """The matrices that are a factor of a product with something else than parameters.
+
+    Of parameters alone it is a penalty, such as that on W W'.
+    """
+    factors = [_factor(child) for child in _children(node)]
+    is_penalty = len(factors) > 1 and len(factors) == len(node.next_functions) and all(factors)
+    return [] if is_penalty else [matrix for factor in factors for matrix in factor]
 
 
 def _factor(child: Any) -> list[Tensor]:

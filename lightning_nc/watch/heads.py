@@ -64,11 +64,17 @@ def matrices(modules: Mapping[str, nn.Module]) -> list[Matrix]:
         owner = re.sub(r"\.?parametrizations\..*", "", path)
         home = modules.get(owner, module)
         for name, parameter in () if id(home) in inner else module._parameters.items():
-            if parameter is not None and not is_lazy(parameter) and parameter.ndim > 1:
+            if parameter is not None and not is_lazy(parameter) and _could_be_w(parameter):
                 full = without_wrappers(f"{path}.{name}".lstrip("."))
                 matrix = Matrix(full, parameter, owner, home, _sides(home, parameter))
                 found.setdefault(id(parameter), matrix)
     return list(found.values())
+
+
+def _could_be_w(parameter: Tensor) -> bool:
+    """At least two dimensions; one in front of two others is that of a batch, as of positions."""
+    is_spread = parameter.ndim == 3 and parameter.shape[0] == 1
+    return parameter.ndim > 1 and not is_spread
 
 
 def _sides(module: nn.Module, parameter: Tensor) -> tuple[int, ...]:

@@ -62,10 +62,11 @@ class PartWatch:
         self, capture: Any, batch: Any, name: str, args: tuple[Any, ...], output: Any
     ) -> None:
         """What the hook of the module around it does."""
-        if not self._part or not args or not isinstance(args[0], Tensor):
+        if not self._part or not isinstance(output, Tensor):
             return
         shape, part, version = self._part
-        if not isinstance(output, Tensor) or (args[0].shape, output.shape) != (shape, part.shape):
+        x = args[0] if args else None  # it may come as a keyword
+        if output.shape != part.shape or (isinstance(x, Tensor) and x.shape != shape):
             return
         if output is not part or output._version != version:
             self.whole = name

@@ -170,11 +170,13 @@ class Positions(Network):
 
 
 class Penalized(Network):
-    """The squares of all weights and of the features are in the loss."""
+    """The squares of all weights and of the features are in the loss, and so is W W'."""
 
     def keep(self, stage, h, y, logits):
         super().keep(stage, h, y, logits)
+        w = self.fc.weight
         self.penalty = h.square().mean() + sum(p.square().sum() for p in self.parameters())
+        self.penalty = self.penalty + (w @ w.T - torch.eye(NUM_CLASSES)).square().sum()
 
     def note(self, stage, batch):
         return super().note(stage, batch) + 1e-4 * self.penalty

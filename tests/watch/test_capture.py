@@ -5,8 +5,12 @@ from collections import OrderedDict
 import pytest
 import torch
 from support.problems import unchecked_shapes
-from support.watching import capture_of, forwards_of, opened
+from support.watching import capture_of, forwards_of, hooks_of, opened
 from torch import nn
+
+from lightning_nc.stream.kept_classifier import KeptClassifier
+from lightning_nc.watch.choice import Choice
+from lightning_nc.watch.rows import Rows
 
 
 def mlp():
@@ -28,20 +32,108 @@ def test_a_forward_yields_the_classifiers_input_and_the_decisions(classifier):
     assert not forward.features.requires_grad
     assert capture.classifier_name == "head"
     assert capture.classifier is network.head
-    weight, bias = capture.weight_and_bias()
-    assert weight is network.head.weight
-    assert bias is network.head.bias
 
 
-def test_only_the_layer_that_ran_last_keeps_its_hooks():
+def test_the_classifier_is_copied_in_the_forward():
+    network, x = mlp(), torch.randn(5, 6)
+    met = [p.detach().clone() for p in (network.head.weight, network.head.bias)]
+    kept = KeptClassifier()
+    capture = opened(capture_of(network, "head"), keeps=kept)
+    network(x)
+    for parameter in network.head.parameters():  # of which its version does not tell
+        parameter.data.zero_()
+    assert torch.equal(kept.value().weight, met[0])
+    assert torch.equal(kept.value().bias, met[1])
+    capture.take()
+    opened(capture)  # in which it is known
+    network(x)
+    assert torch.equal(kept.value().weight, met[0])
+
+
+def test_a_classifier_that_is_found_was_copied_in_its_forward_as_well():
     network = mlp()
-    capture = capture_of(network)
-    forwards_of(capture, network, torch.randn(5, 6))
-    assert not network.body[0]._forward_hooks
-    assert network.head._forward_hooks
+    met, kept = network.head.weight.detach().clone(), KeptClassifier()
+    capture = opened(capture_of(network), keeps=kept, rows=Rows(None, 3))
+    loss = network(torch.randn(5, 6)).logsumexp(1).sum()
+    capture.note_loss(loss)
+    loss.backward()
+    network.head.weight.data.zero_()
+    assert not kept.is_kept
+    capture.settle(is_trained=True)
+    assert torch.equal(kept.value().weight, met)
+
+
+@pytest.mark.parametrize(("policy", "counts"), [("first", 0), ("last", 2), ("all", 2)])
+def test_of_several_forwards_the_weight_of_the_one_that_counts_is_kept(policy, counts):
+    network, kept = mlp(), KeptClassifier()
+    opened(capture_of(network, "head", forwards=policy), keeps=kept)
+    for step in range(3):
+        nn.init.constant_(network.head.weight, step)
+        network(torch.randn(5, 6))
+    assert kept.value().weight.unique().tolist() == [counts]
+
+
+def test_hooks_are_there_while_a_batch_is_open():
+    network = mlp()
+    capture = capture_of(network, layers=["body"])
+    assert hooks_of(network) == 0
+    opened(capture, rows=Rows(None, 3))
+    assert hooks_of(network.body[0]) == hooks_of(network.head) == 2
+    network(torch.randn(5, 6))
+    capture.settle(is_trained=False)
+    # only the layer that was found keeps its hooks, and what is measured besides
+    assert hooks_of(network.body[0]) == 0
+    assert (hooks_of(network.head), len(network.body._forward_hooks)) == (2, 1)
+    capture.take()
+    assert hooks_of(network) == 0
+    opened(capture)
+    assert hooks_of(network) == 3
     capture.detach()
     capture.detach()
-    assert not any(m._forward_hooks or m._forward_pre_hooks for m in network.modules())
+    assert hooks_of(network) == 0
+
+
+def test_a_compiled_network_keeps_its_hooks():
+    network = torch.compile(mlp(), backend="eager")
+    capture = capture_of(network, "head")
+    assert hooks_of(network) == 2
+    opened(capture)
+    capture.take()
+    assert hooks_of(network) == 2
+    capture.detach()
+    assert hooks_of(network) == 0
+
+
+def test_nothing_is_chosen_until_it_is_settled():
+    network, x = mlp(), torch.randn(5, 6)
+    capture = opened(capture_of(network), rows=Rows(None, 3))
+    network(x)
+    assert (capture.counted, capture.classifier_name, capture.choice) == (None, None, None)
+    forwards, batch = capture.take()
+    assert forwards == []
+    assert [forward.name for forward in batch.forwards] == ["body.0", "head"]
+    assert not capture.is_settled
+    forwards_of(capture, network, x)
+    assert capture.choice == Choice("head", rows=3, width=8)
+
+
+def test_a_choice_that_was_made_before_is_taken_where_the_network_has_it():
+    made = Choice("body.0", rows=8, width=6)
+    assert capture_of(mlp(), choice=made).classifier_name == "body.0"
+    assert capture_of(mlp(), choice=Choice("body.0", rows=8, width=7)).classifier_name is None
+    assert capture_of(mlp(), choice=Choice("fc", rows=8, width=6)).classifier_name is None
+    assert capture_of(mlp(), "head", choice=made).classifier_name == "head"
+
+
+def test_an_input_that_cannot_be_read_is_left_alone():
+    network = nn.Sequential(mlp())
+    network[0].head.forward = lambda x: x  # a subclass may take anything
+    capture = opened(capture_of(network, "0.head"))
+    network[0].head(torch.eye(8).to_sparse())
+    network[0].head((torch.eye(8), None))
+    assert (capture.batch.forwards, capture.has_fired) == ([], False)
+    network[0].head(torch.eye(8))
+    assert len(capture.batch.forwards) == 1
 
 
 @pytest.mark.parametrize(("policy", "expected"), [("first", [0]), ("last", [2]), ("all", [0, 1, 2])])
@@ -71,6 +163,7 @@ def test_without_a_batch_nothing_is_kept():
     network = mlp()
     capture = capture_of(network, "head", layers=["body"])
     capture.attach()
+    assert hooks_of(network) == 3
     network(torch.randn(5, 6))
     assert capture.take() == ([], None)
     assert (capture.counted, capture.has_fired) == (None, False)
