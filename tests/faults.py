@@ -52,7 +52,7 @@ FAULTS = (
         "callback.py",
         "        self._detach()\n        self._plan.schedule.forget()\n\n    def on_train_start",
         "        self._plan.schedule.forget()\n\n    def on_train_start",
-        (SITUATIONS, "-k", "exception or Ctrl"),
+        ("tests/callback/test_hooks.py", "-k", "after_an_exception"),
     ),
     Fault(
         "values logged on rank 0 alone",
