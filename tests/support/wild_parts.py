@@ -1,4 +1,4 @@
-"""What random networks are made of: draws by name, a module that notes its own truth, bodies, losses."""
+"""What random networks are made of: draws by name, a module that notes its truth, bodies, losses."""
 
 import math
 
