@@ -194,7 +194,10 @@ class Session:
             stage = stage_of(_loop(trainer), loader)
             rehearses = trainer.sanity_checking
             with self._harmless_batch(trainer, stage):
-                self._watch.close(stage, chooses=not rehearses, is_rehearsal=rehearses)
+                # validation may run a copy of the network, of averaged weights; training tells
+                self._watch.close(
+                    stage, needs_a_forward=not rehearses, chooses=not rehearses, is_rehearsal=rehearses
+                )
 
     def end_loaders(self, trainer: Any, pl_module: Any) -> None:
         """Log the measures of each loader."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lightning_nc.stream.kept_classifier import KeptClassifier
-from lightning_nc.watch.graph import LastMaps
+from lightning_nc.watch.graph import HardLabels, LastMaps
 from lightning_nc.watch.rows import Rows
 
 
@@ -46,7 +46,9 @@ class Batch:
         labels: As the data loader gave them.
         keeps: Where W is copied as a forward begins; None: it is known already.
         rows: How many rows the classifier may have, where which layer it is has still to be found.
-        losses: What the losses of the batch apply last, in the same case.
+        is_first: Whether training has not begun: what is seen once is looked at.
+        losses: What the losses of the batch apply last, in either case.
+        hard_labels: The labels of their cross-entropies.
         version: That of the classifier's weight when the batch began.
         forwards: Those that can count, in their order.
         current: The forward that is running.
@@ -57,7 +59,9 @@ class Batch:
     labels: Tensor
     keeps: KeptClassifier | None = None
     rows: Rows | None = None
+    is_first: bool = False
     losses: list[LastMaps] = field(default_factory=list)
+    hard_labels: list[HardLabels] = field(default_factory=list)
     version: int | None = None
     forwards: list[Forward] = field(default_factory=list)
     current: Forward = field(default_factory=Forward)

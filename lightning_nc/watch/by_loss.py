@@ -116,7 +116,7 @@ def _could_be_it_too(sight: Sight, matrix: Matrix, module: nn.Linear, is_partial
     if any(id(mine) in place.below for place in places):
         return False
     is_loose = any(mine is other for loss in losses for other in loss.loose)
-    if is_loose or (is_partial and mine.requires_grad):
+    if is_loose or (is_partial and (mine.requires_grad or id(mine) in sight.trained)):
         return sight.fits(matrix)
     hides, is_applied = any(loss.hides for loss in losses), any(mine is p.matrix for p in places)
     as_many = max(2, module.out_features) in {max(2, side) for side in matrix.sides}

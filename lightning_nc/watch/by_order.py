@@ -36,7 +36,8 @@ def by_order(sight: Sight, is_trained: bool) -> str:
         raise refused(f"no nn.Linear ran that {sight.wanted}{trained}", seen)
     name = next(f.name for f in reversed(sight.batch.forwards) if f.name in could)
     own = list(makes_weight(ran[name]))
-    others = [m for m in sight.matrices if not any(m.parameter is w for w in own)]
+    others = [m for m in sight.matrices if not m.is_spread]
+    others = [m for m in others if not any(m.parameter is w for w in own)]
     if is_trained and any(w.grad is not None for w in own):  # else, gradients are gone already
         others = [m for m in others if not _is_unused(m)]
     doubtful = [m for m in others if _is_rival(sight, m, ran[name].out_features, ran)]

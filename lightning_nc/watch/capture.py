@@ -24,7 +24,7 @@ from lightning_nc.watch.heads import (
     read,
     weight_version,
 )
-from lightning_nc.watch.hook import Hook, Hooks, as_rows, is_compiled, is_dense, leading_shape
+from lightning_nc.watch.hook import Hook, Hooks, as_rows, casts, is_compiled, is_dense, leading_shape
 from lightning_nc.watch.parts import PartWatch
 from lightning_nc.watch.paths import modules_by_path, without_wrappers
 from lightning_nc.watch.places import Forwards, Places
@@ -63,6 +63,7 @@ class Capture:
             name = choice.name
         self._heads = find_heads(self._modules, name)
         self.is_settled = name is not None
+        self._trained = frozenset(id(p) for p in root.parameters() if p.requires_grad)
         self._pools = find_layers(self._modules, places.layers, places.pool)
         self._hooks = Hooks()
         self._is_sharded = not all(is_whole(module) for module in self._heads.values())
@@ -115,10 +116,13 @@ class Capture:
         batch.version = self.weight_version
 
     def note_loss(self, loss: Tensor) -> None:
-        """Before a backward: what the loss applies last, while it has still to be found."""
+        """Before a backward: what the loss applies last, and which labels it has."""
+        batch = self.batch
         # a rank's share of a weight is another parameter than the one that its forward applies
-        if self.batch is not None and not self.is_settled and not self._is_sharded:
-            self.batch.losses.append(last_maps(loss))
+        if batch is not None and not self._is_sharded and (batch.is_first or not self.is_settled):
+            maps = last_maps(loss)
+            batch.losses.append(maps)
+            batch.hard_labels += maps.labels
 
     def settle(self, is_trained: bool, is_partial: bool = False) -> None:
         """Find the classifier among the forwards of the open batch, and keep the hooks of it alone.
@@ -133,7 +137,8 @@ class Capture:
         batch = self.batch
         assert batch is not None
         assert batch.rows is not None
-        name = choose(batch, self._modules, batch.rows, is_trained, is_partial)
+        given = batch.rows, is_trained, is_partial, self._trained
+        name = choose(batch, self._modules, *given)
         if name is None:
             return
         self.require_linear(next(f for f in reversed(batch.forwards) if f.name == name), batch)
@@ -142,8 +147,6 @@ class Capture:
         self.attach()
         batch.losses.clear()
         batch.forwards = [forward for forward in batch.forwards if forward.name == name]
-        for forward in batch.forwards:
-            forward.product = None
         if batch.keeps is not None and self.counted is not None:
             batch.keeps.keep(*(self.counted.parameters or read(self._heads[name])))
 
@@ -235,9 +238,10 @@ class Capture:
         name = f"{self.classifier_name!r}" if self.classifier_name else "any nn.Linear"
         return (
             f"Expected the forward of {name} to run in a step, but its hook never fired. Is it "
-            "unused, applied as a function (F.linear with its weight), or called with its input as a "
-            "keyword? Was the network compiled "
-            "and run before the Trainer started (set "
+            "unused, applied as a function (F.linear with its weight), called with its input as a "
+            "keyword, or does a copy of the network run in its place (averaged weights)? Was the "
+            "network, or another of its class, compiled and run before the Trainer started (call "
+            "torch._dynamo.reset() before each run, or set "
             "torch._dynamo.config.skip_nnmodule_hook_guards = False before compiling)? Give the "
             "dotted path of the layer that runs as `classifier`."
         )
@@ -250,7 +254,7 @@ class Capture:
             return
         module, current = self._heads[name], batch.current
         # where autograd does not keep it, the network may change it in place afterwards
-        kept = torch.is_grad_enabled() and is_trained(module)
+        kept = torch.is_grad_enabled() and is_trained(module) and not casts(x)
         current.features = x.detach() if kept else x.detach().clone()
         current.name, current.leading = name, leading_shape(x)
         if self._is_sharded and batch.keeps is not None:  # afterwards, a rank has but its share of W
@@ -266,14 +270,13 @@ class Capture:
         current.shape, current.shown = output.shape, first_rows(output).clone()
         self._keep_weight(batch, self._heads[name])
         self.part.note_part(current.features, output)
+        looks = batch.is_first or not self.is_settled
+        if looks and not torch.compiler.is_compiling():
+            current.product = product_of(output)
         self.has_fired = True
         batch.num_forwards += 1
         # only the forwards that can count are held; which layer counts is open in the first batch
-        if not self.is_settled:
-            if not torch.compiler.is_compiling():
-                current.product = product_of(output)
-            batch.forwards = [*batch.forwards, current]
-        elif self._policy == "all":
+        if not self.is_settled or self._policy == "all":
             batch.forwards = [*batch.forwards, current]
         elif self._policy == "last" or not batch.forwards:
             batch.forwards = [current]

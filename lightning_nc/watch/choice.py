@@ -72,6 +72,7 @@ def choose(
     rows: Rows,
     is_trained: bool,
     is_partial: bool = False,
+    trained: frozenset[int] = frozenset(),
 ) -> str | None:
     """The path of the classifier.
 
@@ -81,6 +82,7 @@ def choose(
         rows: How many rows the classifier may have.
         is_trained: Whether a loss has to have given it a gradient.
         is_partial: Whether further losses may come.
+        trained: Ids of the parameters that were to be trained when the run began.
 
     Returns:
         A path of one of the batch's forwards; None if the losses so far apply no map that could be it,
@@ -89,7 +91,7 @@ def choose(
     Raises:
         ValueError: If it is not certain.
     """
-    sight = Sight(batch, modules, rows)
+    sight = Sight(batch, modules, rows, trained)
     last = applied_last(sight)
     covers = {place.cover for place in last}
     if not last:
@@ -99,7 +101,10 @@ def choose(
     if Cover.NOTHING in covers:
         return by_loss(sight, last, is_partial)
     if covers == {Cover.PRODUCT}:
-        raise refused("something else is applied after all of these", sight.applied(last))
+        ran = {forward.name for forward in batch.forwards}
+        fixed = [m for m in sight.matrices if m.owner in ran and not m.parameter.requires_grad]
+        found = [*(m for m in fixed if sight.fits(m)), *sight.applied(last)]
+        raise refused("something without gradient or of another kind is applied last", found)
     return by_order(sight, is_trained)
 
 

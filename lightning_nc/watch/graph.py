@@ -11,11 +11,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-# what multiplies its input by a matrix
+# what multiplies its input by a matrix, or mixes or scales its rows or entries in another way
 _PRODUCTS = re.compile(
     r"(Addmm|Mm|Bmm|Baddbmm|Addbmm|Mv|Addmv|Linear|MkldnnLinear|Trilinear|Convolution\w*|MkldnnConvolution"
     r"|CudnnConvolution\w*|Cdist|EuclideanDist|MkldnnRnnLayer|CudnnRnn|MiopenRnn|ThnnFusedLstmCell"
-    r"|ThnnFusedGruCell)Backward\d+"
+    r"|ThnnFusedGruCell|SparseAddmm|SparseMm|IndexAdd|ScatterAdd|ScatterReduce|SegmentReduce|Native\w+Norm"
+    r"|CudnnBatchNorm)Backward\d+"
 )
 # what picks rows of one, where it is given one
 _PICKS = re.compile(r"(Embedding|EmbeddingBag|Index|IndexSelect|Gather)Backward\d+")
@@ -58,16 +59,33 @@ class Applied:
 
 
 @dataclass(frozen=True, eq=False)
+class HardLabels:
+    """The labels of a cross-entropy.
+
+    Attributes:
+        products: The nodes of the products that its logits come from.
+        target: Class numbers, as the loss was given them.
+        ignored: The one that it leaves out.
+    """
+
+    products: frozenset[Any]
+    target: Tensor
+    ignored: int
+
+
+@dataclass(frozen=True, eq=False)
 class LastMaps:
     """What a loss applies last.
 
     Attributes:
         applied: Each place where it does.
+        labels: Those of its cross-entropies.
         loose: Parameters that enter it otherwise, such as in a penalty, or after the last matrix.
         hides: Whether some of it cannot be looked into.
     """
 
     applied: tuple[Applied, ...] = ()
+    labels: tuple[HardLabels, ...] = ()
     loose: tuple[Tensor, ...] = ()
     hides: bool = False
 
@@ -106,10 +124,12 @@ def last_maps(loss: Tensor) -> LastMaps:
         own = max(cover, Cover.HIDDEN) if is_closed else cover
         applied += [Applied(matrix, node, own, _below(node, met)) for matrix in met]
         if is_closed or not met:
-            open_nodes += [(child, max(cover, kind)) for child in _children(node)]
+            below = max(cover, kind) if not _is_of_rows(node) else cover
+            open_nodes += [(child, below) for child in _children(node)]
     hides = any(_is_closed(node) for node in covers)
     above = [n for n, cover in covers.items() if cover is Cover.NOTHING and _kind(n) is cover]
-    return LastMaps(_with_joins(_each_once(applied), above), tuple(loose.values()), hides)
+    labels = tuple(_labels_of(node) for node in above if type(node).__name__.startswith("NllLoss"))
+    return LastMaps(_with_joins(_each_once(applied), above), labels, tuple(loose.values()), hides)
 
 
 def product_of(output: Tensor) -> Any:
@@ -138,6 +158,18 @@ def _each_once(applied: Iterable[Applied]) -> tuple[Applied, ...]:
         if key not in places or places[key].cover < place.cover:
             places[key] = place
     return tuple(places.values())
+
+
+def _labels_of(node: Any) -> HardLabels:
+    products = frozenset(p for child in _children(node) for p in _first_products(child))
+    ignored = int(node._saved_ignore_index)  # an unsigned number, as the graph shows it
+    return HardLabels(products, node._saved_target.detach(), ignored - 2**64 * (ignored >= 2**63))
+
+
+def _is_of_rows(node: Any) -> bool:
+    """Whether it has put out one number for each row, as a loss does that is written as a product."""
+    shapes = [each.shape for each in getattr(node, "_input_metadata", ())]
+    return bool(shapes) and len(shapes[0]) == 3 and tuple(shapes[0][-2:]) == (1, 1)
 
 
 def _with_joins(applied: Sequence[Applied], above: Sequence[Any]) -> tuple[Applied, ...]:

@@ -17,7 +17,14 @@ _SHOWN_ROWS, _SHOWN_CLASSES = 16, 512
 _ROWS_FIRST = (nn.Linear, nn.Embedding, nn.EmbeddingBag, nn.Bilinear)
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 # whose matrices have no forward of their own, and never end a network
-_INSIDE = (nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase, nn.LayerNorm)
+_INSIDE = (
+    nn.MultiheadAttention,
+    nn.TransformerEncoderLayer,
+    nn.TransformerDecoderLayer,
+    nn.RNNBase,
+    nn.RNNCellBase,
+    nn.LayerNorm,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +44,11 @@ class Matrix:
     owner: str
     module: nn.Module
     sides: tuple[int, ...]
+
+    @property
+    def is_spread(self) -> bool:
+        """Whether it has a dimension in front for that of a batch, as positions have."""
+        return self.parameter.ndim == 3 and self.parameter.shape[0] == 1
 
     @property
     def is_pointwise(self) -> bool:
@@ -64,17 +76,11 @@ def matrices(modules: Mapping[str, nn.Module]) -> list[Matrix]:
         owner = re.sub(r"\.?parametrizations\..*", "", path)
         home = modules.get(owner, module)
         for name, parameter in () if id(home) in inner else module._parameters.items():
-            if parameter is not None and not is_lazy(parameter) and _could_be_w(parameter):
+            if parameter is not None and not is_lazy(parameter) and parameter.ndim > 1:
                 full = without_wrappers(f"{path}.{name}".lstrip("."))
                 matrix = Matrix(full, parameter, owner, home, _sides(home, parameter))
                 found.setdefault(id(parameter), matrix)
     return list(found.values())
-
-
-def _could_be_w(parameter: Tensor) -> bool:
-    """At least two dimensions; one in front of two others is that of a batch, as of positions."""
-    is_spread = parameter.ndim == 3 and parameter.shape[0] == 1
-    return parameter.ndim > 1 and not is_spread
 
 
 def _sides(module: nn.Module, parameter: Tensor) -> tuple[int, ...]:

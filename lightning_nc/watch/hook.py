@@ -115,6 +115,13 @@ def is_dense(value: Any) -> bool:
     return is_tensor and value.layout == torch.strided and value.ndim > 0
 
 
+def casts(x: Tensor) -> bool:
+    """Whether autocast makes another tensor of an input, which autograd keeps in its place."""
+    if torch.compiler.is_compiling() or not torch.is_autocast_enabled(x.device.type):
+        return False
+    return x.dtype != torch.get_autocast_dtype(x.device.type)
+
+
 def leading_shape(x: Tensor) -> tuple[int, ...]:
     """The leading dimensions of features; of flat ones, those that they had before.
 
@@ -123,9 +130,10 @@ def leading_shape(x: Tensor) -> tuple[int, ...]:
         (4, 5)
     """
     whole = x._base if x.ndim == 2 and not torch.compiler.is_compiling() and x._is_view() else None
-    if whole is not None and whole.shape[-1:] == x.shape[-1:] and whole.numel() == x.numel():
-        return tuple(whole.shape[:-1])
-    return tuple(x.shape[:-1])
+    # what lies in memory in another order than its own, as of a recurrent layer, was flattened in that
+    if whole is None or not whole.is_contiguous() or whole.numel() != x.numel():
+        return tuple(x.shape[:-1])
+    return tuple(whole.shape[:-1] if whole.shape[-1:] == x.shape[-1:] else x.shape[:-1])
 
 
 def _no_hook(module: nn.Module, args: tuple[Any, ...], output: Any = None) -> None:

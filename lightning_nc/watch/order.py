@@ -23,7 +23,8 @@ class Order:
 
     def __init__(self, modules: Iterable[nn.Module], is_known: bool) -> None:
         told = {bool(m.batch_first) for m in modules if hasattr(m, "batch_first")}
-        self._is_known = is_known or told == {True}
+        self._is_batch_first = told == {True}
+        self._is_known = is_known
 
     def require(self, leading: Sequence[int], labels: Sequence[int]) -> None:
         """Raise a ValueError unless features and labels have the same leading dimensions in one order.
@@ -38,7 +39,7 @@ class Order:
         mine, theirs = ([n for n in shape if n != 1] for shape in (leading, labels))
         if prod(mine) != prod(theirs) or max(len(mine), len(theirs)) < 2:
             return  # how many rows there are is looked at elsewhere
-        tells = mine == theirs and mine[0] != mine[1]
+        tells = mine == theirs and (mine[0] != mine[1] or self._is_batch_first)
         is_flat = min(len(mine), len(theirs)) == 1
         if not tells and not (self._is_known and (mine == theirs or is_flat)):
             raise _unknown(leading, labels, mine == theirs)

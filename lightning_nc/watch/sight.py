@@ -25,11 +25,14 @@ class Sight:
         batch: In which it has run, with what its losses apply last where there were any.
         modules: By path.
         rows: How many rows the classifier may have.
+        trained: Ids of the parameters that were to be trained when the run began; a step with several
+            optimizers may take their gradients away for a while.
     """
 
     batch: Batch
     modules: Mapping[str, nn.Module]
     rows: Rows
+    trained: frozenset[int] = frozenset()
 
     @cached_property
     def matrices(self) -> list[Matrix]:

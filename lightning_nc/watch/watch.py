@@ -14,6 +14,7 @@ from lightning_nc.tasks.task import Task
 from lightning_nc.values.evidence import Evidence
 from lightning_nc.values.recorded import Recorded
 from lightning_nc.values.stage import STAGES, Stage
+from lightning_nc.watch.agreement import require_same_labels
 from lightning_nc.watch.batch import Batch, Forward
 from lightning_nc.watch.capture import Capture
 from lightning_nc.watch.choice import Choice
@@ -57,7 +58,7 @@ class Watch:
         self._evidence: dict[str, dict[str, Evidence]] = {}
         self._silent: set[str] = set()
         self._seen: set[str] = set()
-        self._rehearsed: set[str] = set()
+        self._rehearsed: set[str] = set()  # what ran in the frozen pass before it was found
         self._is_linear = False
         self._order = Order(root.modules(), is_known=places.target is not None)
 
@@ -99,7 +100,8 @@ class Watch:
         if labels is None or not (may_choose or self._capture.is_settled):
             return
         keeps = self._recorder(stage).classifier
-        opened = Batch(labels, keeps if stage.weights_move or not keeps.is_kept else None)
+        known = keeps.is_kept and not stage.weights_move
+        opened = Batch(labels, None if known else keeps, is_first=first)
         if not self._capture.is_settled:
             opened.rows = Rows(self._task.settings.num_classes, self._task.least_rows(labels))
         self._capture.open(opened)
@@ -146,8 +148,8 @@ class Watch:
         self._require_a_forward()
         batch, counted = self._capture.batch, self._capture.counted
         if batch is not None and counted is not None:
-            self._require_sense(counted, batch)
             self._recorder(stage).check(counted, batch.labels, self._capture.num_rows)
+            self._require_sense(counted, batch)
 
     def close(
         self,
@@ -185,12 +187,8 @@ class Watch:
     @property
     def has_stepped(self) -> bool:
         """Whether the classifier has changed since the open batch began."""
-        batch = self._capture.batch
-        return (
-            batch is not None
-            and batch.version is not None
-            and batch.version != self._capture.weight_version
-        )
+        version = None if self._capture.batch is None else self._capture.batch.version
+        return version is not None and version != self._capture.weight_version
 
     # What is known
 
@@ -269,12 +267,11 @@ class Watch:
             raise RuntimeError(self._capture.explain_silence())
 
     def _require_rehearsed(self) -> None:
-        """That the classifier ran in the one batch of the frozen pass before, if there was one."""
         if self._rehearsed and self.classifier_name not in self._rehearsed:
             raise ValueError(
                 f"Expected the classifier {self.classifier_name!r} to run in the frozen pass as in "
                 f"training, but there only {', '.join(map(repr, sorted(self._rehearsed)))} did. Set "
-                "inference to a method that runs the whole network on a batch, such as 'predict_step'."
+                "inference to a method that runs the whole network, such as 'predict_step'."
             )
 
     def _require_sense(self, forward: Forward, batch: Batch, is_rehearsal: bool = False) -> None:
@@ -285,6 +282,8 @@ class Watch:
         self._capture.part.require_none(forward.name)
         if not is_rehearsal:
             self._order.require(forward.leading, batch.label_shape)
+        if self._places.target is None:
+            require_same_labels(batch, self._task.settings.ignore_index)
 
     def _commit(self, stage: Stage, is_rehearsal: bool) -> None:
         forwards, batch = self._capture.take()

@@ -226,11 +226,48 @@ class Mixed(Rescaled):
         return self.fc(self.features(x)) @ (torch.eye(NUM_CLASSES) + 0.1)
 
 
+class Spreads(Rescaled):
+    """A sparse product over the rows after the head, as in a graph network."""
+
+    def forward(self, x):
+        neighbours = (torch.eye(len(x)) + torch.eye(len(x)).roll(1, 0)).to_sparse()
+        return torch.sparse.mm(neighbours, self.fc(self.features(x)))
+
+
+class Normalizes(Rescaled):
+    def forward(self, x):
+        return F.batch_norm(self.fc(self.features(x)), None, None, training=True)
+
+
+class Prototypes(Network):
+    """Distances to points that no product meets, in as many dimensions as there are classes."""
+
+    def __init__(self):
+        super().__init__(width=NUM_CLASSES)
+        self.points = nn.Parameter(torch.randn(1, NUM_CLASSES, NUM_CLASSES))
+
+    def note(self, stage, batch):
+        h = self.neck(self.hidden(batch[0]).relu())
+        return F.cross_entropy(-(h[:, None] - self.points).square().sum(-1), batch[1])
+
+
+class FixedETF(Network):
+    """The last layer is not trained."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc.requires_grad_(False)
+
+
 @pytest.mark.parametrize(
     ("network", "text"),
     [
+        (Spreads, r"of another kind is applied last: 'fc\.weight' \(10 rows"),
+        (Normalizes, r"of another kind is applied last: 'fc\.weight' \(10 rows"),
+        (Prototypes, r"'points' \(1 x 10 rows|several could be it"),
+        (FixedETF, r"is applied last: 'fc\.weight' \(10 rows of a Linear, without gradient\)"),
         (Rescaled, r"something else is applied after the last one: 'factor'"),
-        (Mixed, r"something else is applied after all of these: 'fc\.weight' \(10 rows"),
+        (Mixed, r"of another kind is applied last: 'fc\.weight' \(10 rows"),
     ],
 )
 def test_what_is_not_decided_by_the_last_linear_map_is_refused(network, text):
@@ -405,6 +442,25 @@ def test_weights_that_are_swapped_inside_a_step_are_those_that_the_features_met(
     assert_close(run.callback_metrics, module.reference("train_online", 0), "train_online")
 
 
+class Overwrites(Network):
+    """Changes the features in place after the head, where autograd keeps but their half."""
+
+    def features(self, x):
+        return super().features(x).float() * 1.0
+
+    def keep(self, stage, h, y, logits):
+        super().keep(stage, h, y, logits.float())
+        h.add_(3.0)
+
+
+def test_features_that_autocast_leaves_to_be_overwritten_are_those_that_the_head_met():
+    module = Overwrites()
+    run = fit(module, [NeuralCollapseCallback()], max_epochs=1, precision="bf16-mixed")
+    mean = run.callback_metrics["nc1/within_between_ratio/train_online"]
+    truth = module.reference("train_online", 0)["nc1/within_between_ratio"]
+    assert float(mean) == pytest.approx(truth, rel=1e-5)
+
+
 # Networks that are exported, lazy, or called in unusual ways
 
 
@@ -531,6 +587,22 @@ class Critic(Network):
 @pytest.mark.parametrize("first", [True, False])
 def test_what_has_still_to_enter_a_loss_is_a_doubt(first):
     refused(Critic(first=first), r"so could others.* the head of another loss: '(fc|critic)\.weight'")
+
+
+class Toggles(Critic):
+    """Takes the other optimizer's parameters out of a backward, as Lightning's example does."""
+
+    def training_step(self, batch, batch_idx):
+        self.fc.requires_grad_(False)
+        self.optimizers().zero_grad()
+        self.manual_backward(self.critic(self.features(batch[0])).square().mean())
+        self.optimizers().step()
+        self.fc.requires_grad_(True)
+        self.manual_backward(self.note("train_online", batch))
+
+
+def test_what_is_taken_out_of_a_backward_for_a_while_is_a_doubt_as_well():
+    refused(Toggles(rows=12), r"so could others.* the head of another loss: 'fc\.weight'")
 
 
 @pytest.mark.parametrize("first", [True, False])

@@ -237,3 +237,128 @@ def test_a_field_named_label_comes_before_positions():
 
 def test_a_key_named_y_beside_others_is_a_doubt():
     refused(TakesLast(), r"where 'y' and 'category' could be\. Set target", loader(as_dicts))
+
+
+# The labels of the loss are those of the batch
+
+
+class Shuffles(Network):
+    """Reorders its rows, and their labels with them."""
+
+    def note(self, stage, batch):
+        order = torch.arange(len(batch[1])).flip(0)
+        return super().note(stage, [each[order] for each in batch])
+
+
+class Masks(Network):
+    """Trains on some of the rows alone."""
+
+    def note(self, stage, batch):
+        x, y = batch
+        return F.cross_entropy(self(x)[::2], y[::2])
+
+
+class Grouped(Network):
+    def note(self, stage, batch):
+        return super().note(stage, (batch[0], batch[1] // 2))
+
+
+class LeavesOut(Network):
+    """Its loss leaves out a label."""
+
+    def note(self, stage, batch):
+        return F.cross_entropy(self(batch[0]), batch[1], ignore_index=0)
+
+
+class Pretext(Network):
+    """First another head with labels of its own is trained."""
+
+    def __init__(self):
+        super().__init__()
+        self.turn = nn.Linear(16, 12)
+
+    def training_step(self, batch, batch_idx):
+        h = self.features(batch[0])
+        return F.cross_entropy(self.turn(h), torch.arange(len(h)) % 12)
+
+
+class TimeMajor(Tokens):
+    """Batch first, and flattened with time in front."""
+
+    def step(self, stage, batch):
+        h, _ = self.body(batch[0])
+        return F.cross_entropy(self.fc(h.permute(1, 0, 2).flatten(0, 1)), batch[1].T.flatten())
+
+
+PLAIN = DataLoader(digits(), BATCH)
+OTHERS = r"to be those of the classifier's loss, but that has \d+ labels .*, and the batch \d+ labels"
+
+
+@pytest.mark.parametrize(
+    ("network", "data", "text"),
+    [
+        (Shuffles, PLAIN, OTHERS),
+        (Masks, PLAIN, OTHERS),
+        (Grouped, PLAIN, OTHERS),
+        (Pretext, PLAIN, OTHERS),
+        (
+            LeavesOut,
+            PLAIN,
+            r"the loss leaves out label 0, and ignore_index is -100. Set ignore_index=0",
+        ),
+        (
+            lambda: TimeMajor(batch_first=True),
+            sequences(),
+            r"leading dimensions \(48,\) and labels of shape \(8, 6\)",
+        ),
+    ],
+)
+@pytest.mark.parametrize("classifier", [None, "fc"])
+def test_a_loss_of_other_labels_is_refused(network, data, text, classifier):
+    if network is Pretext and classifier:
+        text = r"forward of 'fc' to run in a step, but its hook never fired"
+        with pytest.raises(RuntimeError, match=text):
+            fit(network(), [NeuralCollapseCallback(classifier="fc")], num_sanity_val_steps=0)
+        return
+    refused(network(), text, data, classifier=classifier)
+
+
+def halves(batch):
+    y = batch[1].clone()
+    y[1::2] = -100
+    return y
+
+
+def test_a_target_function_says_which_rows_a_loss_is_of():
+    run = fit(Masks(), [NeuralCollapseCallback(target=halves)], train=PLAIN, val=PLAIN)
+    assert run.callback_metrics["nc0/num_samples/train_online"] == len(digits()) // 2
+
+
+class TwoLosses(Network):
+    """One of the batch's labels, as mixup has it, and one of the others."""
+
+    def keep(self, stage, h, y, logits):
+        super().keep(stage, h, y, logits)
+        self.other = F.cross_entropy(logits, y.flip(0), label_smoothing=0.1)
+
+    def note(self, stage, batch):
+        return 0.9 * super().note(stage, batch) + 0.1 * self.other
+
+
+class Maps(Network):
+    """Logits and labels of several dimensions."""
+
+    def note(self, stage, batch):
+        x, y = batch
+        h = self.features(x)
+        logits = self.fc(h)
+        self.keep(stage, h, y, logits)
+        return F.cross_entropy(logits.reshape(-1, 4, 10).mT, y.reshape(-1, 4))
+
+
+@pytest.mark.parametrize("network", [TwoLosses, Maps])
+@pytest.mark.parametrize("classifier", [None, "fc"])
+def test_one_loss_of_the_batchs_labels_is_enough(network, classifier):
+    module = network()
+    run = fit(module, [NeuralCollapseCallback(classifier=classifier)])
+    assert_close(run.callback_metrics, module.reference("train_online", 1), "train_online")

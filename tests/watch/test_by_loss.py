@@ -289,7 +289,7 @@ def frozen(rows, columns=3):
 )
 def test_a_map_with_another_one_above_it_is_refused(top, losses):
     network = network_of(top=top)
-    reason = "something else is applied after all of these: "
+    reason = "something without gradient or of another kind is applied last: "
     candidates = r"'head.weight' \(3 rows of a Linear\)"
     refused(reason, candidates, network, lambda n: losses(n, n["head"](features(n))))
 

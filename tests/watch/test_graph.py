@@ -305,7 +305,9 @@ def test_above_layers_of_any_kind_the_head_is_last(network, x, below):
 
 
 def test_a_loss_of_constants_applies_nothing():
-    assert vars(last_maps(torch.zeros(()))) == {"applied": (), "loose": (), "hides": False}
+    assert vars(last_maps(torch.zeros(()))) == {
+        "applied": (), "labels": (), "loose": (), "hides": False,
+    }  # fmt: skip
 
 
 def test_an_output_of_several_products_has_none_of_its_own():

@@ -124,7 +124,7 @@ def test_a_frozen_pass_in_which_the_classifier_does_not_run_is_refused():
     with pytest.raises(
         ValueError,
         match=r"classifier '2' to run in the frozen pass as in training, but there only '0' did\. Set "
-        r"inference to a method that runs the whole network on a batch, such as 'predict_step'\.",
+        r"inference to a method that runs the whole network, such as 'predict_step'\.",
     ):
         seen.watch.settle()
     whole = Observed()

@@ -1,0 +1,58 @@
+"""Whether the labels that were found are those of the classifier's loss."""
+
+from torch import Tensor
+
+from lightning_nc.watch.batch import Batch
+
+
+def require_same_labels(batch: Batch, ignored: int | None) -> None:
+    """Raise a ValueError unless a cross-entropy of the classifier is of the batch's labels, in order.
+
+    Looks once, at what the losses of the batch have left, and waits for the device then.
+
+    Args:
+        batch: Its forwards are the classifier's.
+        ignored: The label of rows to leave out.
+
+    Raises:
+        ValueError: If there are cross-entropies of the classifier, and all of them are of others.
+
+    Example:
+        >>> import torch
+        >>> require_same_labels(Batch(torch.tensor([1, 0, 2])), ignored=-100)
+    """
+    products = {forward.product for forward in batch.forwards}
+    ours = [loss for loss in batch.hard_labels if loss.products and loss.products <= products]
+    batch.hard_labels.clear()
+    if not ours:
+        return
+    found = _kept(batch.labels.reshape(-1), ignored)
+    seen = [_kept(loss.target.reshape(-1), loss.ignored) for loss in ours]
+    if any(_equal(each, found) for each in seen):
+        return
+    for loss, each in zip(ours, seen, strict=True):
+        if _equal(each, _kept(found, loss.ignored)):
+            raise ValueError(
+                f"Expected ignore_index to be what the loss leaves out, but the loss leaves out label "
+                f"{loss.ignored}, and ignore_index is {ignored}. Set ignore_index={loss.ignored}."
+            )
+    raise ValueError(
+        "Expected the labels in the batch to be those of the classifier's loss, but that has "
+        f"{_shown(seen[0])}, and the batch {_shown(found)}. Does the step reorder, mask, shift or "
+        "change them, or take them from another place? Set target to the dotted path of a function of "
+        "the batch that gives each row of the features its label, and ignore_index to those without; "
+        "online=False measures validation alone."
+    )
+
+
+def _kept(labels: Tensor, ignored: int | None) -> Tensor:
+    return labels if ignored is None else labels[labels != ignored]
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and bool((one == other).all())
+
+
+def _shown(labels: Tensor) -> str:
+    first = ", ".join(f"{value:g}" for value in labels[:6].tolist())
+    return f"{len(labels)} labels ({first}{', ...' if len(labels) > 6 else ''})"
