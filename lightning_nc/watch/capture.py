@@ -270,8 +270,7 @@ class Capture:
         current.shape, current.shown = output.shape, first_rows(output).clone()
         self._keep_weight(batch, self._heads[name])
         self.part.note_part(current.features, output)
-        looks = batch.is_first or not self.is_settled
-        if looks and not torch.compiler.is_compiling():
+        if not torch.compiler.is_compiling() and (batch.is_first or not self.is_settled):
             current.product = product_of(output)
         self.has_fired = True
         batch.num_forwards += 1

@@ -90,6 +90,9 @@ def runs_before_the_trainer(rank, seen):
 
 
 def test_a_hook_that_was_compiled_away_is_explained_before_the_first_step(one_process):
-    with pytest.raises(RuntimeError, match=r"(?s)hook never fired.*Was the network compiled and"):
+    with pytest.raises(
+        RuntimeError,
+        match=r"(?s)hook never fired.*Was the network, or another of its class, compiled and",
+    ):
         one_process.run(runs_before_the_trainer, False)
     assert one_process.run(runs_before_the_trainer, True) == [ROWS]
