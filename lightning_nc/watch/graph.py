@@ -142,12 +142,8 @@ def product_of(output: Tensor) -> Any:
         >>> product_of(y) is last_maps(y.sum()).applied[0].node
         True
     """
-    node = output.grad_fn
-    if node is None or _kind(node) is not Cover.NOTHING:
-        return node
-    below = _walk(node, through=lambda n: _kind(n) is Cover.NOTHING)
-    found = [each for each in below if _kind(each) is not Cover.NOTHING]
-    return found[0] if len(found) == 1 else None
+    found = set() if output.grad_fn is None else _first_products(output.grad_fn)
+    return next(iter(found)) if len(found) == 1 else None
 
 
 def _each_once(applied: Iterable[Applied]) -> tuple[Applied, ...]:
@@ -168,8 +164,8 @@ def _labels_of(node: Any) -> HardLabels:
 
 def _is_of_rows(node: Any) -> bool:
     """Whether it has put out one number for each row, as a loss does that is written as a product."""
-    shapes = [each.shape for each in getattr(node, "_input_metadata", ())]
-    return bool(shapes) and len(shapes[0]) == 3 and tuple(shapes[0][-2:]) == (1, 1)
+    shape = _shape(node)
+    return len(shape) == 3 and shape[-2:] == (1, 1)
 
 
 def _with_joins(applied: Sequence[Applied], above: Sequence[Any]) -> tuple[Applied, ...]:
@@ -190,18 +186,23 @@ def _with_joins(applied: Sequence[Applied], above: Sequence[Any]) -> tuple[Appli
     )
 
 
-def _first_products(child: Any) -> set[Any]:
-    """The products that one meets first below."""
-    below = (child, *_walk(child, through=lambda n: _kind(n) is Cover.NOTHING))
-    if _kind(child) is not Cover.NOTHING:
-        return {child}
-    return {node for node in below if _kind(node) is not Cover.NOTHING}
+def _first_products(node: Any) -> set[Any]:
+    """The node, if it is a product, or those that one meets first below."""
+    if _kind(node) is not Cover.NOTHING:
+        return {node}
+    below = _walk(node, through=lambda n: _kind(n) is Cover.NOTHING)
+    return {each for each in below if _kind(each) is not Cover.NOTHING}
 
 
 def _width(node: Any) -> int:
     """The last dimension of what a node has put out; 0 of what has but one, as losses have."""
-    shapes = [each.shape for each in getattr(node, "_input_metadata", ())]
-    return shapes[0][-1] if shapes and len(shapes[0]) > 1 else 0
+    shape = _shape(node)
+    return shape[-1] if len(shape) > 1 else 0
+
+
+def _shape(node: Any) -> tuple[int, ...]:
+    """That of what a node has put out; empty where it is not told."""
+    return next((tuple(each.shape) for each in getattr(node, "_input_metadata", ())), ())
 
 
 def _kind(node: Any) -> Cover:

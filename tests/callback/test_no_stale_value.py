@@ -9,6 +9,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from support.networks import Diverges
 from support.training import BATCH, ROWS, Network, Record, digits, fit, trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
@@ -18,17 +19,6 @@ from lightning_nc import NeuralCollapseCallback, NeuralCollapseWarning
 
 KEY = "nc1/cdnv/val"
 VAL = digits(ROWS, 96)
-
-
-class Diverges(Network):
-    """Its weights are NaN from the third epoch on."""
-
-    def on_train_epoch_start(self):
-        super().on_train_epoch_start()
-        if self.current_epoch == 2:
-            with torch.no_grad():
-                for weight in self.parameters():
-                    weight.fill_(torch.nan)
 
 
 class Tolerant(Network):

@@ -5,8 +5,8 @@ import warnings
 import lightning as L
 import numpy as np
 import pytest
-import scipy.linalg
 import torch
+from support.oracles import index_of_rows
 from support.training import NUM_CLASSES, ROWS, digits, trainer
 from torch import nn
 from torch.utils.data import DataLoader
@@ -78,22 +78,16 @@ def test_the_logged_ratios_do_not_depend_on_the_size_of_the_features(width, expo
     assert values["nc1/within_between_ratio/val"] > 0
 
 
-def index_of_rows(rows):
-    """The index of validation rows in float64: scipy's pseudo-inverse, of units of unit variance."""
-    h, y = (np.concatenate(part) for part in zip(*rows, strict=True))
-    h = h[:, np.ptp(h, 0) > 0]
-    h = (h - h.mean(0)) / h.std(0)
-    means = np.stack([h[y == c].mean(0) for c in np.unique(y)])
-    between = means.T @ (np.bincount(y)[:, None] * means) / len(h)
-    total = scipy.linalg.pinvh(h.T @ h / len(h), rtol=1e-11)
-    return 1 - np.sum(total * between) / min(h.shape[1], len(means) - 1)
+def index_of_noted(rows):
+    """The index of noted rows in float64."""
+    return index_of_rows(*(np.concatenate(part) for part in zip(*rows, strict=True)))
 
 
 @pytest.mark.parametrize("width", [16, 80])
 def test_the_collapse_index_of_a_network_with_small_units_is_that_of_float64(width):
     module = Scaled(10.0 ** torch.linspace(-4, 0, width), rate=0.1)
     values, _, _ = fitted(module, measures=[VCI])
-    assert values[f"{VCI}/val"] == pytest.approx(index_of_rows(module.rows), rel=2e-5)
+    assert values[f"{VCI}/val"] == pytest.approx(index_of_noted(module.rows), rel=2e-5)
 
 
 class Decayed(Scaled):
@@ -116,7 +110,7 @@ def test_the_collapse_index_late_in_training_on_digits_is_that_of_float64():
     module = Decayed()
     values, _, _ = fitted(module, epochs=80, measures=[VCI], every_n_epochs=80, online=False)
     last = module.rows[-3:]
-    assert values[f"{VCI}/val"] == pytest.approx(index_of_rows(last), rel=1e-5)
+    assert values[f"{VCI}/val"] == pytest.approx(index_of_noted(last), rel=1e-5)
 
 
 NEEDS = ("nc1/within_between_pinv",)

@@ -16,17 +16,10 @@ def train(rank, folder):
     # imported here, because only these tests need Lightning in the processes
     from lightning.pytorch import seed_everything
     from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
-    from support.training import Network, fit
+    from support.networks import Diverges
+    from support.training import fit
 
     from lightning_nc import NeuralCollapseCallback
-
-    class Diverges(Network):
-        def on_train_epoch_start(self):
-            super().on_train_epoch_start()
-            if self.current_epoch == 2:
-                with torch.no_grad():
-                    for weight in self.parameters():
-                        weight.fill_(torch.nan)
 
     callback = NeuralCollapseCallback()
     stop = EarlyStopping(KEY, mode="min", patience=9)

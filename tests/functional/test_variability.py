@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import scipy.linalg
 import torch
 from support.ideal import around, etf
+from support.oracles import index_of_rows
 from support.problems import (
     VCI,
     Problem,
@@ -129,17 +129,6 @@ def test_unseen_classes_are_refused_by_name(function):
         function(statistics_of(problem("missing classes")))
 
 
-def index_of_rows(h, y):
-    """1 - tr(St^+ Sb)/min(d, C - 1), in float64, by two passes over units of unit variance."""
-    h = h.double().numpy()
-    h = h[:, np.ptp(h, 0) > 0]
-    h = (h - h.mean(0)) / h.std(0)
-    means = np.stack([h[y == c].mean(0) for c in np.unique(y)])
-    between = means.T @ (np.bincount(y)[:, None] * means) / len(h)
-    total = scipy.linalg.pinvh(h.T @ h / len(h), rtol=1e-11)
-    return 1 - np.sum(total * between) / min(h.shape[1], len(means) - 1)
-
-
 SCALES = {
     "1e-6 to 1e6": lambda width: torch.logspace(-6, 6, width),
     "one is small": lambda width: torch.tensor([1e-6, *[1.0] * (width - 1)]),
@@ -153,9 +142,11 @@ SCALES = {
 @pytest.mark.parametrize("spread", [1.0, 0.03])
 def test_the_collapse_index_does_not_depend_on_the_scale_of_a_unit(scales, width, spread):
     given = gaussian_classes([60] * 5, width, spread=spread, offset=0.5)
-    expected = index_of_rows(given.features, given.target)
+    expected = index_of_rows(given.features.double().numpy(), given.target)
     scaled = replace(given, features=given.features * SCALES[scales](width))
-    assert index_of_rows(scaled.features, given.target) == pytest.approx(expected, rel=1e-5)
+    assert index_of_rows(scaled.features.double().numpy(), given.target) == pytest.approx(
+        expected, rel=1e-5
+    )
     for each in (given, scaled):
         index = F.variability_collapse_index(statistics_of(each))
         assert float(index) == pytest.approx(expected, rel=1e-5)
@@ -165,7 +156,7 @@ def test_the_collapse_index_does_not_depend_on_the_scale_of_a_unit(scales, width
 
 def test_units_that_do_not_vary_drop_out_of_the_collapse_index():
     given = gaussian_classes([60] * 5, 16, offset=0.5)
-    expected = index_of_rows(given.features, given.target)
+    expected = index_of_rows(given.features.double().numpy(), given.target)
     jitter = 1 + torch.finfo(torch.float32).eps * torch.randint(2, (300, 1))
     constant = torch.cat([given.features, torch.full((300, 3), 0.1), jitter, torch.zeros(300, 1)], 1)
     statistics = ClassStatistics.from_batch(constant, given.target, 5)
@@ -182,7 +173,7 @@ def test_units_that_depend_on_others_open_no_direction_of_the_collapse_index(wid
     ten = ten + 0.5 * torch.randn(2000, 10, generator=generator, dtype=torch.float64)
     mixed = ten @ torch.randn(10, width, generator=generator, dtype=torch.float64)
     mixed = (mixed * torch.logspace(0, -4, width, dtype=torch.float64) + offset).float()
-    expected = index_of_rows(ten, target)
+    expected = index_of_rows(ten.double().numpy(), target)
     given = Problem(mixed, target, 5, torch.zeros(5, width))
     for statistics in (statistics_of(given), streamed(given, measures=[VCI]).statistics()):
         assert float(F.variability_collapse_index(statistics)) == pytest.approx(expected, rel=1e-4)

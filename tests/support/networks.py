@@ -12,6 +12,17 @@ from torch.utils.data import DataLoader
 # Modules
 
 
+class Diverges(Network):
+    """Its weights are NaN from the third epoch on."""
+
+    def on_train_epoch_start(self):
+        super().on_train_epoch_start()
+        if self.current_epoch == 2:
+            with torch.no_grad():
+                for weight in self.parameters():
+                    weight.fill_(torch.nan)
+
+
 class Recomputes(Network):
     """Activation checkpointing: the classifier runs again in backward, its hook too."""
 

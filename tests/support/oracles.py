@@ -16,6 +16,7 @@ Every standard deviation is the population's (ddof 0). A quotient by zero is NaN
 import math
 
 import numpy as np
+import scipy.linalg
 
 
 def two_pass_statistics(
@@ -227,6 +228,16 @@ def variability_collapse_index(features: np.ndarray, counts: np.ndarray, means: 
             between = np.sum(weights * ((means - global_mean) @ direction) ** 2)
             trace += between / value**2
     return float(1 - trace / min(num_features, len(means) - 1))
+
+
+def index_of_rows(rows: np.ndarray, labels: np.ndarray) -> float:
+    """1 - tr(St^+ Sb)/min(d, C - 1), by two passes over units of unit variance, from the rows alone."""
+    h = rows[:, np.ptp(rows, 0) > 0]
+    h = (h - h.mean(0)) / h.std(0)
+    means = np.stack([h[labels == c].mean(0) for c in np.unique(labels)])
+    between = means.T @ (np.bincount(labels)[:, None] * means) / len(h)
+    total = scipy.linalg.pinvh(h.T @ h / len(h), rtol=1e-11)
+    return float(1 - np.sum(total * between) / min(h.shape[1], len(means) - 1))
 
 
 def equinorm(rows: np.ndarray) -> float:
