@@ -3,19 +3,18 @@
 from collections.abc import Callable
 from typing import Any
 
-from lightning_nc.report.reporter import Reporter, refuse_shared_keys
+from lightning_nc.plan import plan_of
+from lightning_nc.report.reporter import refuse_shared_keys
 from lightning_nc.report.saved import entries, left_aside
-from lightning_nc.report.voice import Voice
-from lightning_nc.run.frozen_pass import FrozenPass
-from lightning_nc.run.schedule import Schedule
 from lightning_nc.run.strategies import doubt, refuse_frozen_pass, refuse_hidden_batches
 from lightning_nc.run.twins import Callback
-from lightning_nc.session import PICTURES, Plan, Session
-from lightning_nc.tasks import Settings, make_task
-from lightning_nc.values import ClassStatistics, History, stage_of
+from lightning_nc.session import Session
+from lightning_nc.values import ClassStatistics, History
 from lightning_nc.values.covariance import CovarianceSetting
 from lightning_nc.watch.choice import Choice
-from lightning_nc.watch.places import Forwards, Places
+from lightning_nc.watch.places import Forwards, Place
+
+Given = Place | dict[str, Place | None] | None
 
 
 class NeuralCollapseCallback(Callback):
@@ -30,23 +29,34 @@ class NeuralCollapseCallback(Callback):
     Training is bit-identical with and without the callback.
 
     Args:
-        classifier: Dotted path to the last linear layer: its input is the feature, its weight and
-            bias the classifier. None: the one that the training loss applies last; anything doubtful
-            (a second head, a teacher, an adapter, a weight applied as a function) is refused.
-        layers: More modules, by dotted path or glob, whose outputs are measured as features. A
-            mapping gives each its pool.
+        classifier: Dotted path to the last linear map (an nn.Linear, a 1x1 convolution, a module with
+            a two-dimensional weight, an adapter), whose input is the feature; or to a parameter, whose
+            rows are W ("head.T": its columns). None: the one that the training loss applies last;
+            anything doubtful (a second head, a teacher, a weight applied as a function) is refused.
+            False: features without a head.
+        features: Dotted path to the module whose output is the feature ("name:in": its input), where
+            the classifier's input cannot be seen, or is not it (fused or chunked losses, margin heads).
+        layers: More modules, by dotted path or glob ("*" stops at dots, "**" crosses them), whose
+            outputs are measured as features; "name:in": their inputs. A mapping gives each its pool,
+            or several.
         pool: How an output with more than two dimensions becomes rows: "spatial_mean" (channels
-            first), "token_mean" (channels last), "flatten", "first", "last", "tokens" (every position
-            a row), or a dotted function. "auto": tokens where the labels have the leading dimensions,
-            else by the module's type.
+            first), "token_mean" (channels last), "flatten", "first", "last", "last_token" (of those
+            that attention_mask marks), "tokens" (every position a row), or a dotted function of the
+            output, or of it and the batch. "auto": tokens where the labels have the leading
+            dimensions, else by the module's type. The classifier's input is pooled where it has more
+            positions than there are labels.
         target: Where the labels are in a batch: a position, a key or attribute, several of them joined
             by dots, or a function by dotted path, which returns None for a batch that is not to be
             measured. None: "target", "targets", "label", "labels", "y", else the second item of a
-            sequence, where no other item holds integers.
+            sequence, where no other item holds integers. A mapping gives each stage its own.
+        mask: Likewise, which rows count: booleans of the labels' shape, or numbers of rows.
+        predicted: Dotted path of a function of the batch and of what the step has returned, to a class
+            number for each label, where the classifier's output is not what the network decides by.
         target_shift: 1: the label of a position is the next token's, as in causal language models
             whose labels are their inputs.
         task: What a label is: "multiclass" or "binary".
         num_classes: Number of classes. None: the classifier's rows.
+        min_count: Classes with fewer rows are left out of every formula.
         online: Measure the features of the training forwards themselves, at no extra pass; the
             weights move during the epoch, and BatchNorm, Dropout and augmentation are on.
         frozen_every_n_epochs: Every so many epochs, and after the last, one extra inference pass over
@@ -65,7 +75,8 @@ class NeuralCollapseCallback(Callback):
         every_n_steps: Measure training in windows of so many optimizer steps in the place of epochs,
             for runs of few, long epochs. A window may span epochs; the first one ends with the first
             epoch at the latest, so that there is a value to monitor. None: no windows.
-        forwards: Which forward of a step counts when there are several.
+        forwards: Which forward of a step counts when there are several; "concat": together they are
+            those of the batch, in chunks.
         covariance: Of the within-class scatter: pooled, per class (num_classes times the memory), none
             (traces only), or "auto": pooled up to 1 GiB of it for each stage and module, none beyond.
         measures: A list of keys, globs, "default", or functions by dotted path, which are logged under
@@ -80,6 +91,7 @@ class NeuralCollapseCallback(Callback):
         prog_bar: Show one value each for NC1 to NC4 in the progress bar.
         prefix: Put before every key as it is, so let it end in "/"; two instances with equal keys are
             refused.
+        stage_names: Names of the validation loaders, such as ["train", "val"].
         seed: Seed of the sample, of random subsets and of the frozen pass; the global random state is
             never touched.
 
@@ -89,19 +101,23 @@ class NeuralCollapseCallback(Callback):
     Example:
         >>> from lightning_nc import NeuralCollapseCallback
         >>> callback = NeuralCollapseCallback(frozen_every_n_epochs=10)
-        >>> callback.history.keys()
+        >>> list(callback.history)
         []
     """
 
     def __init__(
         self,
-        classifier: str | None = None,
-        layers: list[str] | dict[str, str] = [],  # noqa: B006 - never changed; jsonargparse shows it
+        classifier: str | bool | None = None,
+        features: str | None = None,
+        layers: list[str] | dict[str, str | list[str]] = [],  # noqa: B006 - never changed; jsonargparse shows it
         pool: str = "auto",
-        target: str | int | Callable[[Any], Any] | None = None,
+        target: Given = None,
+        mask: Given = None,
         target_shift: int = 0,
+        predicted: str | Callable[[Any, Any], Any] | None = None,
         task: str = "multiclass",
         num_classes: int | None = None,
+        min_count: int = 1,
         online: bool = True,
         frozen_every_n_epochs: int = 0,
         inference: str | Callable[[Any, Any], Any] | None = None,
@@ -117,37 +133,12 @@ class NeuralCollapseCallback(Callback):
         class_names: list[str] | None = None,
         prog_bar: bool = False,
         prefix: str = "",
+        stage_names: list[str] | None = None,
         seed: int = 0,
     ) -> None:
+        given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
-        _require_at_least("every_n_epochs", every_n_epochs, 1)
-        _require_at_least("every_n_steps", every_n_steps, 1)
-        _require_at_least("frozen_every_n_epochs", frozen_every_n_epochs, 0)
-        _require_at_least("figures_every_n_epochs", figures_every_n_epochs, 0)
-        _require_at_least("num_classes", num_classes, 2)
-        _require_at_least("target_shift", target_shift, 0)
-        _require_at_least("max_rows_per_batch", max_rows_per_batch, 1)
-        _require_at_least("seed", seed, 0)
-        settings = Settings(num_classes, covariance, ignore_index, tuple(measures), seed=seed)
-        chosen = make_task(task, settings)
-        keys = {measure.key for measure in chosen.measures}
-        pictures = 10 if figures_every_n_epochs is None else figures_every_n_epochs
-        how_often = {stage_of("frozen").name: frozen_every_n_epochs, PICTURES: pictures}
-        voice = Voice()
-        self._plan = Plan(
-            task=chosen,
-            places=Places(classifier, layers, pool, forwards, target, target_shift),
-            schedule=Schedule(how_often, every_n_epochs, every_n_steps),
-            reporter=Reporter(keys, prefix, prog_bar, voice.say),
-            voice=voice,
-            frozen_pass=FrozenPass(inference, frozen_num_workers, seed, voice.say),
-            online=online,
-            frozen_every=frozen_every_n_epochs,
-            figures_every=figures_every_n_epochs,
-            max_rows_per_batch=max_rows_per_batch,
-            class_names=class_names,
-            prefix=prefix,
-        )
+        self._plan = plan_of(given)
         self._running: Session | None = None
         self._found: Choice | None = None
         self._phase = "fit"
@@ -278,7 +269,7 @@ class NeuralCollapseCallback(Callback):
         dataloader_idx: int = 0,
     ) -> None:  # fmt: skip
         """Close the batch."""
-        self._session.close_batch(trainer, dataloader_idx)
+        self._session.close_batch(trainer, outputs, dataloader_idx)
 
     def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Log the measures of each loader."""
@@ -313,8 +304,3 @@ class NeuralCollapseCallback(Callback):
         if self._running is not None:
             self._running.detach()
         self._running = None
-
-
-def _require_at_least(name: str, value: int | None, least: int) -> None:
-    if value is not None and value < least:
-        raise ValueError(f"Expected {name} to be at least {least}, but got {value}.")

@@ -183,12 +183,11 @@ class NeuralCollapse(Metric):
     def plot(
         self, val: Any = None, ax: "Axes | None" = None, picture: str = "cosines"
     ) -> "tuple[Figure, Axes | Sequence[Axes]]":
-        """Draw what was accumulated.
+        """Draw what was accumulated; in a notebook, the picture is shown at the end of the cell.
 
         Args:
             val: Not used; the pictures need more than the values.
-            ax: Draw into these axes, where a picture has a single one ("cosines": the class means'
-                alone).
+            ax: Draw into these, where a picture has a single axes ("cosines": the class means alone).
             picture: One of a stage in :data:`lightning_nc.figures.PICTURES`, such as "spectra".
 
         Returns:
@@ -203,7 +202,8 @@ class NeuralCollapse(Metric):
         with self.sync_context():
             evidence = self.evidence()
         _require_rows(evidence)
-        return figures.draw(picture, evidence, ax=ax)
+        drawn = figures.draw(picture, evidence, ax=ax)
+        return figures.shown(drawn) if ax is None else drawn  # given axes are shown by who made them
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Add a batch and return the measures of that batch alone; none if no row of it counts."""

@@ -1,60 +1,21 @@
 """One run of a Trainer under observation: when a stage is opened, measured, closed and reported."""
 
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
+from lightning_nc.plan import PICTURES, Plan
 from lightning_nc.report.album import check_names
 from lightning_nc.report.gallery import Gallery
-from lightning_nc.report.reporter import Reporter
 from lightning_nc.report.scalars import takes_figures
-from lightning_nc.report.voice import Lost, Voice
-from lightning_nc.run.frozen_pass import FrozenPass
-from lightning_nc.run.schedule import Schedule, is_last_epoch
-from lightning_nc.tasks import Task
+from lightning_nc.report.voice import Lost
+from lightning_nc.run.schedule import is_last_epoch
 from lightning_nc.values import HEAD, Recorded, Stage, stage_of
 from lightning_nc.watch.choice import Choice
-from lightning_nc.watch.places import Places
 from lightning_nc.watch.watch import Watch
-
-PICTURES = "pictures"
-"""What the schedule knows pictures by."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What the user has chosen, and what outlives a run.
-
-    Attributes:
-        task: What the labels mean.
-        places: Where there is something to measure.
-        schedule: In which epochs, or windows of steps.
-        reporter: Logs values, and holds the history.
-        voice: Says each thing once.
-        frozen_pass: The pass over the training data.
-        online: Whether the training forwards are measured.
-        frozen_every: Every so many epochs the frozen pass; 0: never.
-        figures_every: Every so many epochs pictures; 0: never. None: nobody has said how often.
-        max_rows_per_batch: At most this many rows of a batch enter.
-        class_names: Names of the classes, or None.
-        prefix: Put before every key.
-    """
-
-    task: Task
-    places: Places
-    schedule: Schedule
-    reporter: Reporter
-    voice: Voice
-    frozen_pass: FrozenPass
-    online: bool
-    frozen_every: int
-    figures_every: int | None
-    max_rows_per_batch: int | None
-    class_names: list[str] | None
-    prefix: str
 
 
 class Session:
@@ -146,7 +107,9 @@ class Session:
             looks = not self._stepped and bool(outputs or manual)
             if manual:
                 self._watch.settle()
-            self._watch.close(online, self._measures_online, looks and self._plan.online)
+            self._watch.close(
+                online, self._measures_online, looks and self._plan.online, outputs=outputs
+            )
         if not self._stepped and has_stepped:
             self._note_first_step()
         if self._schedule.ends_window(trainer.global_step) and self._measures_online:
@@ -179,31 +142,41 @@ class Session:
 
     def start_loaders(self, trainer: Any) -> None:
         """Start the statistics of each loader."""
-        self._watch.reset(*_stages_of_loop(trainer))
+        self._watch.reset(*self._stages_of_loop(trainer))
 
     def open_batch(self, trainer: Any, batch: Any, loader: int) -> None:
         """Find the labels."""
         if self._measures_loop:
-            stage = stage_of(_loop(trainer), loader)
+            stage = self._plan.stage_of_loader(_loop(trainer), loader)
             with self._harmless_batch(trainer, stage):
                 self._watch.open(batch, stage, may_choose=not trainer.sanity_checking)
 
-    def close_batch(self, trainer: Any, loader: int) -> None:
+    def close_batch(self, trainer: Any, outputs: Any, loader: int) -> None:
         """Add the batch's features."""
         if self._measures_loop:
-            stage = stage_of(_loop(trainer), loader)
+            stage = self._plan.stage_of_loader(_loop(trainer), loader)
             rehearses = trainer.sanity_checking
             with self._harmless_batch(trainer, stage):
                 # validation may run a copy of the network, of averaged weights; training tells
                 self._watch.close(
-                    stage, needs_a_forward=not rehearses, chooses=not rehearses, is_rehearsal=rehearses
+                    stage,
+                    needs_a_forward=not rehearses,
+                    chooses=not rehearses,
+                    is_rehearsal=rehearses,
+                    outputs=outputs,
                 )
 
     def end_loaders(self, trainer: Any, pl_module: Any) -> None:
         """Log the measures of each loader."""
         if self._measures_loop and not trainer.sanity_checking:
-            for stage in _stages_of_loop(trainer):
+            for stage in self._stages_of_loop(trainer):
                 self._finish(trainer, pl_module, stage)
+            self._schedule.measured(stage_of(_loop(trainer)).name, trainer.current_epoch)
+
+    def _stages_of_loop(self, trainer: Any) -> list[Stage]:
+        loaders = trainer.num_test_batches if trainer.testing else trainer.num_val_batches
+        loop = _loop(trainer)
+        return [self._plan.stage_of_loader(loop, i) for i in range(len(loaders))]
 
     def _end_skipped_loaders(self, trainer: Any, pl_module: Any) -> None:
         """Where all loaders are empty, Lightning skips the loop and all that it would have called."""
@@ -230,7 +203,7 @@ class Session:
             trainer,
             pl_module,
             before=lambda batch: self._watch.open(batch, frozen),
-            after=lambda batch: self._watch.close(frozen),
+            after=lambda batch, outputs: self._watch.close(frozen, outputs=outputs),
             max_batches=max_batches,
         )
 
@@ -297,8 +270,3 @@ class Session:
 
 def _loop(trainer: Any) -> str:
     return "test" if trainer.testing else "validate"
-
-
-def _stages_of_loop(trainer: Any) -> list[Stage]:
-    loaders = trainer.num_test_batches if trainer.testing else trainer.num_val_batches
-    return [stage_of(_loop(trainer), i) for i in range(len(loaders))]

@@ -28,8 +28,11 @@ ALLOWED = {
         "tensorboard",
     },
     "metric": {"values", "tasks", "stream", "functional", "torchmetrics", "figures", "matplotlib"},
-    "session": {"watch", "run", "report", "tasks", "values", "lightning"},
-    "callback": {"session", "watch", "run", "report", "tasks", "values"},
+    "plan": {"watch", "run", "report", "tasks", "values"},
+    "session": {"plan", "watch", "run", "report", "tasks", "values", "lightning"},
+    "callback": {"plan", "session", "watch", "run", "report", "tasks", "values"},
+    "measure": {"values", "tasks", "stream", "functional", "watch", "dotted_path", "measurement"},
+    "measurement": {"values", "figures", "matplotlib"},
     "__init__": {"functional", "metric", "values", "figures", "callback"},
 }  # fmt: skip
 """What a folder, or a file at the top, may import besides itself, of ours and of some libraries."""

@@ -6,6 +6,7 @@ from lightning_nc.figures.animation import frame as frame
 from lightning_nc.figures.classes import class_profile as class_profile
 from lightning_nc.figures.cosines import cosine_matrices as cosine_matrices
 from lightning_nc.figures.depth import depth_profile as depth_profile
+from lightning_nc.figures.inline import shown as shown
 from lightning_nc.figures.plane import collapse_picture as collapse_picture
 from lightning_nc.figures.sheet import summary as summary
 from lightning_nc.figures.spectrum import spectra as spectra

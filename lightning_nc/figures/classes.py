@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
+from lightning_nc.figures.inline import showable
 from lightning_nc.figures.style import (
     BLUE,
     GRAY,
@@ -31,6 +32,7 @@ _WORST_CLASSES = 3
 _WORST_PAIRS = 6
 
 
+@showable
 @without_latex
 def class_profile(
     statistics: ClassStatistics,

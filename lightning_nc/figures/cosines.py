@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
+from lightning_nc.figures.inline import showable
 from lightning_nc.figures.ordering import similarity_order
 from lightning_nc.figures.style import NAMED_CLASSES, class_label, without_latex
 from lightning_nc.values.frame import Frame
@@ -15,6 +16,7 @@ from lightning_nc.values.frame import Frame
 _DIVERGING = "RdBu_r"  # symmetric around 0, and told apart by color-blind readers
 
 
+@showable
 @without_latex
 def cosine_matrices(
     means: Frame,

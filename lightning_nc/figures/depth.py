@@ -11,6 +11,7 @@ from matplotlib.colors import Colormap, ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from lightning_nc.figures.inline import showable
 from lightning_nc.figures.style import (
     GRAY,
     at_collapse,
@@ -30,6 +31,7 @@ _EPOCHS = 8
 _FEATURES = "features"
 
 
+@showable
 @without_latex
 def depth_profile(
     history: History,
@@ -102,7 +104,7 @@ def _by_epoch(history: History, key: Key, layers: Sequence[str]) -> dict[int, np
     """The values by layer of each epoch, the last one logged in it, NaN where there is none."""
     table: dict[int, np.ndarray] = {}
     for position, layer in enumerate([*layers, ""]):
-        for row in history[str(replace(key, layer=layer))]:
+        for row in history.get(str(replace(key, layer=layer)), ()):
             values = table.setdefault(row.epoch, np.full(len(layers) + 1, np.nan))
             values[position] = finite([row.value])[0]
     return table

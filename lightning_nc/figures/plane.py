@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from torch import Tensor
 
+from lightning_nc.figures.inline import showable
 from lightning_nc.figures.style import BLUE, GREEN, VERMILION, new_axes, without_latex
 from lightning_nc.values.classifier import LinearClassifier
 from lightning_nc.values.statistics import ClassStatistics
@@ -18,6 +19,7 @@ _ANGLES = torch.tensor([3.0, 7.0, 11.0], dtype=torch.float64) * torch.pi / 6  # 
 _TRIANGLE = torch.stack([_ANGLES.cos(), _ANGLES.sin()], dim=1)
 
 
+@showable
 @without_latex
 def collapse_picture(
     features: Tensor,

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from lightning_nc.figures.inline import showable
 from lightning_nc.figures.style import (
     GRAY,
     at_collapse,
@@ -33,6 +34,7 @@ _COUNTED = ("nc0/num_samples", "nc0/classes_seen")  # what a stage rests on: no 
 _Rows = Sequence[Logged]
 
 
+@showable
 @without_latex
 def summary(history: History, prefix: str = "") -> tuple[Figure, list[Axes]]:
     """One panel per logged measure, all stages in it, on one A4 sheet; layers are left out.

@@ -6,6 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
+from lightning_nc.figures.inline import showable
 from lightning_nc.figures.style import (
     BLUE,
     GRAY,
@@ -22,6 +23,7 @@ from lightning_nc.values.statistics import ClassStatistics
 _WIDEST = 2048  # the eigenvalues of a matrix of this size take seconds, and grow with its cube
 
 
+@showable
 @without_latex
 def spectra(statistics: ClassStatistics, ax: Axes | None = None) -> tuple[Figure, Axes]:
     r"""Eigenvalues of :math:`\Sigma_B` and :math:`\Sigma_W`, relative to tr :math:`\Sigma_B`.

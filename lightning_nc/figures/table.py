@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from lightning_nc.figures.classes import class_profile
 from lightning_nc.figures.cosines import cosine_matrices
 from lightning_nc.figures.depth import depth_profile
+from lightning_nc.figures.inline import showable
 from lightning_nc.figures.plane import collapse_picture, largest_classes
 from lightning_nc.figures.sheet import summary
 from lightning_nc.figures.spectrum import spectra
@@ -75,6 +76,7 @@ class Picture:
         return enough and all(evidence.part(name) is not None for name in self.needs)
 
 
+@showable
 def draw(name: str, evidence: Evidence, look: Look | None = None, ax: Axes | None = None) -> Drawn:
     """The picture of that name.
 

@@ -1,7 +1,9 @@
 """NC4: the network decides like a nearest-class-center (NCC) rule; and the network's own accuracy."""
 
+from dataclasses import replace
+
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lightning_nc.functional.nearest_center import nearest_class_center
@@ -85,20 +87,47 @@ def decisions_of_own_rows(own: ClassEvidence, merged: ClassEvidence) -> Float[Te
     """
     assert own.sample is not None
     assert own.tallies is not None
+    assert merged.tallies is not None
+    seen, counts = merged.all_classes.seen, own.all_classes.counts
+    sample = _of_classes(own.sample.valid(), seen)
+    rows = (counts * seen).sum().to(merged.all_classes.means.dtype)
+    predicted, correct = own.tallies.predicted, own.tallies.correct
+    if merged.by_head and merged.head is not None and bool(merged.tallies.predicted == 0):
+        sample = replace(sample, predicted=merged.head.decide(sample.features))
+        predicted, correct = _weighed(sample, rows)
+    elif merged.is_restricted:
+        predicted, correct = _weighed(sample, rows)
     return count_decisions(
-        own.sample,
-        merged.all_classes,
-        stands_for=own.all_classes.num_samples,
-        predicted=own.tallies.predicted,
-        correct=own.tallies.correct,
+        sample, merged.all_classes, stands_for=rows, predicted=predicted, correct=correct
     ).as_vector()
+
+
+def _of_classes(sample: FeatureSample, seen: Bool[Tensor, " C"]) -> FeatureSample:
+    """Its rows of the classes that count."""
+    keep = seen[sample.target]
+    if bool(keep.all()):
+        return sample
+    predicted = None if sample.predicted is None else sample.predicted[keep]
+    return FeatureSample(sample.features[keep], sample.target[keep], predicted, sample.seen)
+
+
+def _weighed(
+    sample: FeatureSample, rows: Float[Tensor, ""]
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """Of so many rows that a sample stands for, those whose decision is known, and those got right."""
+    if sample.predicted is None or not len(sample.target):
+        return rows * 0, rows * 0
+    weight = rows / len(sample.target)
+    known, right = sample.predicted >= 0, sample.predicted == sample.target
+    return weight * known.sum(), weight * right.sum()
 
 
 def accuracy(decisions: Decisions) -> Float[Tensor, ""]:
     """The network's accuracy on the rows that the other measures rest on.
 
-    The terminal phase of training begins where it reaches 1 on the training set. Exact, over all
-    rows. Range ``[0, 1]``.
+    The terminal phase of training begins where it reaches 1 on the training set. Exact, over all rows;
+    where the network's own decisions are not seen, or classes are left out (``min_count``), of the
+    sample, with the standard error of :func:`ncc_accuracy`. Range ``[0, 1]``.
 
     Args:
         decisions: Counted decisions.

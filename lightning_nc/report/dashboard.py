@@ -71,7 +71,7 @@ def card(history: History, prefix: str = "") -> str:
     """
     found = stages_of(history, prefix)
     by_measure = {
-        measure: {s: history[str(Key(measure.key, s, prefix=prefix))] for s in found}
+        measure: {s: history.get(str(Key(measure.key, s, prefix=prefix)), ()) for s in found}
         for measure in MEASURES.values()
     }
     rows = {measure: values for measure, values in by_measure.items() if any(values.values())}

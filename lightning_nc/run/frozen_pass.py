@@ -30,7 +30,7 @@ def frozen_pass(
     pl_module: Any,
     loader: DataLoader,
     before: Callable[[Any], None],
-    after: Callable[[Any], None],
+    after: Callable[[Any, Any], None],
     inference: Inference | None = None,
     max_batches: int | None = None,
     num_forwards: int = 0,
@@ -43,7 +43,7 @@ def frozen_pass(
         loader: A private loader.
         before: Called with each batch on the device, before the network runs; once more where it runs
             again in another way.
-        after: Called with it afterwards.
+        after: Called with it afterwards, and with what the network has returned.
         inference: How the network runs on a batch. None: found out on the first one.
         max_batches: Stop after as many.
         num_forwards: Forwards that every rank makes; one without a batch for the last of them repeats
@@ -66,8 +66,8 @@ def frozen_pass(
             batch = _to_device(trainer, pl_module, raw)
             before(batch)
             with trainer.precision_plugin.forward_context():
-                run(batch, index)
-            after(batch)
+                outputs = run(batch, index)
+            after(batch, outputs)
             shown.advance()
         # a forward may wait for the other ranks, which may have a batch more
         if batch is not None and index + 1 < num_forwards and max_batches is None:
@@ -108,7 +108,7 @@ class FrozenPass:
         trainer: Any,
         pl_module: Any,
         before: Callable[[Any], None],
-        after: Callable[[Any], None],
+        after: Callable[[Any, Any], None],
         max_batches: int | None = None,
     ) -> None:
         """Run the network over the Trainer's training data.
@@ -117,7 +117,7 @@ class FrozenPass:
             trainer: The Trainer.
             pl_module: The LightningModule.
             before: Called with each batch on the device, before the network runs.
-            after: Called with it afterwards.
+            after: Called with it afterwards, and with what the network has returned.
             max_batches: Stop after as many: a check, before training begins.
         """
         if max_batches is not None:

@@ -122,3 +122,27 @@ def own_mode(device: torch.device) -> Iterator[None]:
     autocast = torch.autocast(device_type=device.type, enabled=False)
     with torch.inference_mode(False), torch.no_grad(), autocast:
         yield
+
+
+def wrong_number(features: Tensor, target: Tensor) -> ValueError:
+    """What is raised where there is not one label for each row."""
+    if target.ndim == 2 and len(target) == len(features):
+        likely = (
+            "These look like one-hot or soft labels (mixup?): pass hard labels, in the callback by a "
+            "`target` function."
+        )
+    else:
+        likely = (
+            "Do they come from the same forward, in one piece, or does the batch hold several views? "
+            "In the callback, set forwards to the one that counts ('concat' for chunks of a batch), "
+            "and target to a function for its labels."
+        )
+    if target.numel() and len(features) % target.numel() == 0 and len(features):
+        likely += (
+            " Or has each label several positions (tokens, pixels)? Set pool to what makes a row of "
+            "them, such as 'last_token' or 'token_mean'."
+        )
+    return ValueError(
+        f"Expected one label per feature, but got {len(features)} features and labels of shape "
+        f"{tuple(target.shape)}. {likely}"
+    )

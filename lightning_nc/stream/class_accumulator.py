@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from lightning_nc.stream.accumulator import Accumulator, Labels, own_mode
+from lightning_nc.stream.accumulator import Accumulator, Labels, own_mode, wrong_number
 from lightning_nc.stream.backlog import UNKNOWN, Backlog, Rows
 from lightning_nc.stream.class_moments import ClassMoments, require_same_shapes
 from lightning_nc.stream.row_sample import RowSample
@@ -88,7 +88,7 @@ class ClassAccumulator(Accumulator):
             )
         h = features.reshape(-1, width)
         if target.numel() != h.shape[0]:
-            raise _wrong_number(h, target)
+            raise wrong_number(h, target)
         y = target.detach().reshape(-1).to(h.device)
         if not self._labels_are_known:
             self._labels.require(y)
@@ -304,17 +304,3 @@ class ClassAccumulator(Accumulator):
 def _means(counts: Float[Tensor, " C"] | Int[Tensor, " C"], sums: Tensor) -> Float[Tensor, "C d"]:
     whole = counts.round().to(torch.int64)
     return sums / whole.clamp(min=1)[:, None]
-
-
-def _wrong_number(features: Tensor, target: Tensor) -> ValueError:
-    likely = (
-        "These look like one-hot or soft labels (mixup?): pass hard labels, in the callback by a "
-        "`target` function."
-        if target.ndim == 2 and len(target) == len(features)
-        else "Do they come from the same forward, in one piece, or does the batch hold several views? "
-        "In the callback, set forwards to the one that counts, and target to a function for its labels."
-    )
-    return ValueError(
-        f"Expected one label per feature, but got {len(features)} features and labels of shape "
-        f"{tuple(target.shape)}. {likely}"
-    )

@@ -1,6 +1,6 @@
 """The classifier that the features of a stage have met."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ class KeptClassifier:
     def __init__(self) -> None:
         self._weight = torch.empty(0, 0)
         self._bias: Tensor | None = None
+        self._shards: list[Any] = []
         self.is_kept = False
 
     def keep(self, weight: Tensor, bias: Tensor | None) -> None:
@@ -34,6 +35,11 @@ class KeptClassifier:
             bias: b, or None.
         """
         with torch.inference_mode(False), torch.no_grad():
+            shards: list[Any] = [each for each in (weight, bias) if hasattr(each, "full_tensor")]
+            self._shards = [each.clone() for each in shards]
+            if self._shards:  # whole once the stage ends, on all ranks together
+                self.is_kept = True
+                return
             fits = self._weight.shape == weight.shape and (self._bias is None) == (bias is None)
             if not fits or self._weight.device != weight.device:
                 self._weight = torch.empty_like(weight)
@@ -43,8 +49,16 @@ class KeptClassifier:
                 self._bias.copy_(bias)
         self.is_kept = True
 
+    def gather(self) -> None:
+        """Make a sharded classifier whole (FSDP2); every rank has to call it."""
+        if self._shards:
+            shards, self._shards = self._shards, []
+            whole = [each.full_tensor() for each in shards]
+            self.keep(whole[0], whole[1] if whole[1:] else None)
+
     def reset(self) -> None:
         """Forget it, and keep the memory for another."""
+        self._shards.clear()
         self.is_kept = False
 
     def value(self) -> LinearClassifier:

@@ -27,6 +27,7 @@ def evidence_of(
     references: References | None = None,
     failed: bool = False,
     names: str = "",
+    by_head: bool = False,
 ) -> dict[str, Evidence]:
     """What the modules of a stage have come to; every rank has to call it.
 
@@ -38,6 +39,7 @@ def evidence_of(
         references: The evidence of other stages, by stage and module.
         failed: This rank cannot take part with its data.
         names: Paths of the modules, the same on all ranks; "" where this rank has seen none.
+        by_head: Whether decisions that nobody saw are those of the classifier.
 
     Returns:
         Evidence by module, less the modules of which no rank has seen a batch.
@@ -47,14 +49,16 @@ def evidence_of(
         RanksDiffer: On all ranks, if their modules differ.
     """
     if ranks is not None and ranks.several:
-        return _of_all_ranks(task, accumulators, classifier, ranks, references or {}, failed, names)
+        merge = partial(_of_all_ranks, task, accumulators, classifier, ranks)
+        return merge(references or {}, failed, names, by_head)
     if failed:
         raise RankFailed("This rank could not take part with its data.")
     head = classifier.value() if classifier.is_kept else None
     evidence = {}
     for name, each in accumulators.items():
         if each is not None:
-            value = _complete(each.value(head if name == HEAD else None), name, references or {})
+            value = each.value(head if name == HEAD else None)
+            value = _complete(task, value, name, references or {}, by_head)
             counts = {count: c.function(value, value) for count, c in task.counts.items()}
             evidence[name] = replace(value, counts=counts)
     return evidence
@@ -68,6 +72,7 @@ def _of_all_ranks(
     references: References,
     failed: bool,
     names: str,
+    by_head: bool,
 ) -> dict[str, Evidence]:
     def blank(i: int, sizes: tuple[int, ...]) -> Part:
         if i < len(accumulators):
@@ -86,7 +91,7 @@ def _of_all_ranks(
         if part is not None:
             own[name] = part.own
             whole = part.own.merged(part.sums, part.rest, head if name == HEAD else None)
-            merged[name] = _complete(whole, name, references)
+            merged[name] = _complete(task, whole, name, references, by_head)
     return _counted(task, own, merged, ranks)
 
 
@@ -117,7 +122,9 @@ def _failure_of(accumulators: Mapping[str, Accumulator | None]) -> Exception | N
     return None
 
 
-def _complete(evidence: Evidence, name: str, references: References) -> Evidence:
-    """With what other stages have left of the same module."""
+def _complete(
+    task: Task, evidence: Evidence, name: str, references: References, by_head: bool
+) -> Evidence:
+    """With what the user has asked for, and what other stages have left of the same module."""
     of_module = {s: found[name] for s, found in references.items() if name in found}
-    return replace(evidence, references=of_module) if of_module else evidence
+    return task.complete(replace(evidence, references=of_module), by_head)

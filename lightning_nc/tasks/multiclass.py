@@ -10,10 +10,11 @@ from torch import Tensor
 
 from lightning_nc.stream.accumulator import Encoded
 from lightning_nc.stream.class_accumulator import ClassAccumulator
-from lightning_nc.tasks.notices import about_covariance, notices
+from lightning_nc.tasks.notices import about_covariance, about_small_classes, notices
 from lightning_nc.tasks.task import Task
 from lightning_nc.values.evidence import ClassEvidence, Evidence
 from lightning_nc.values.outcome import Outcome
+from lightning_nc.values.small_classes import without_small_classes
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,21 @@ class Multiclass(Task):
         return ClassAccumulator(
             num_classes, num_features, self.of(num_classes), s.covariance, s.sample_rows, s.seed, device
         )
+
+    def complete(self, evidence: Evidence, by_head: bool = False) -> Evidence:
+        """With the classes that count, and whose decisions count.
+
+        Args:
+            evidence: Of all ranks, before anything is counted.
+            by_head: Whether decisions that nobody saw are those of the classifier.
+
+        Returns:
+            The evidence.
+        """
+        assert isinstance(evidence, ClassEvidence)
+        larger = without_small_classes(evidence.all_classes, self.settings.min_count)
+        is_restricted = larger is not evidence.all_classes
+        return replace(evidence, all_classes=larger, is_restricted=is_restricted, by_head=by_head)
 
     def least_rows(self, target: Shaped[Tensor, "..."]) -> int:
         """One more than the largest label.
@@ -121,7 +137,10 @@ class Multiclass(Task):
         """Rows and classes that are missing, and keys that have no value."""
         assert isinstance(evidence, ClassEvidence)
         texts = notices(evidence, outcomes)
-        if self.settings.covariance == "auto":
+        if evidence.is_restricted:
+            del texts["absent"]
+            texts["min_count"] = about_small_classes(evidence, self.settings.min_count)
+        elif self.settings.covariance == "auto":
             texts |= about_covariance(evidence.all_classes, outcomes)
         return texts
 

@@ -69,6 +69,21 @@ def about_covariance(statistics: ClassStatistics, outcomes: Mapping[str, Outcome
     return {"covariance": f"{reason[0].upper()}{reason[1:]}."}
 
 
+def about_small_classes(evidence: ClassEvidence, min_count: int) -> str:
+    """A sentence on classes that are left out for having few rows."""
+    missing = (~evidence.all_classes.seen).nonzero().flatten().tolist()
+    text = (
+        f"{summarize(missing, 'class', 'classes')} with fewer than min_count = {min_count} rows left "
+        "out of every formula."
+    )
+    if evidence.all_classes.scatter is not None:
+        return text
+    return (
+        f"{text} The pooled covariance holds their rows as well, so that what rests on it has no "
+        "value; covariance='per_class' keeps them apart."
+    )
+
+
 def rows_left_out(tallies: Tallies) -> str:
     """A clause on rows that were left out, empty if there are none."""
     parts = [

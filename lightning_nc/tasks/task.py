@@ -30,6 +30,7 @@ class Settings:
         measures: Keys, globs, "default" or functions by dotted path.
         sample_rows: Rows kept for NC4 and the pictures.
         seed: For the sample.
+        min_count: Classes with fewer rows are left out of every formula.
     """
 
     num_classes: int | None = None
@@ -38,6 +39,7 @@ class Settings:
     measures: tuple[str, ...] = ("default",)
     sample_rows: int = 8192
     seed: int = 0
+    min_count: int = 1
 
     def __post_init__(self) -> None:
         check_covariance(self.covariance, get_args(CovarianceSetting))
@@ -108,6 +110,18 @@ class Task(ABC):
         Returns:
             The accumulator.
         """
+
+    def complete(self, evidence: Evidence, by_head: bool = False) -> Evidence:
+        """The evidence of a stage, with what the user has asked for.
+
+        Args:
+            evidence: Of all ranks, before anything is counted.
+            by_head: Whether decisions that nobody saw are those of the classifier.
+
+        Returns:
+            The evidence.
+        """
+        return evidence
 
     def least_rows(self, target: Shaped[Tensor, "..."]) -> int:
         """Rows that the classifier of these labels has at least; waits for the device."""

@@ -5,10 +5,12 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
 
 from lightning_nc.values.frame import Frame
+
+_LOGITS = 2**24  # at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +51,29 @@ class LinearClassifier:
     def frame(self) -> Frame:
         """The rows of W, not centered, as a frame."""
         return Frame(self.weight)
+
+    def decide(self, features: Float[Tensor, "R d"]) -> Int[Tensor, " R"]:
+        """The class with the largest logit, for each row.
+
+        Args:
+            features: Inputs of the classifier.
+
+        Returns:
+            Numbers of classes.
+
+        Example:
+            >>> LinearClassifier(torch.eye(2)).decide(torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
+            tensor([1, 0])
+        """
+        dtype = torch.promote_types(features.dtype, torch.float32)
+        weight, bias = self.weight.to(dtype), None if self.bias is None else self.bias.to(dtype)
+        rows = max(1, _LOGITS // self.num_classes)
+        with torch.autocast(features.device.type, enabled=False):
+            parts = [
+                nn.functional.linear(part, weight, bias).argmax(1)
+                for part in features.to(dtype).split(rows)
+            ]
+        return torch.cat(parts)
 
     def restrict(self, classes: Bool[Tensor, " C"]) -> "LinearClassifier":
         """The rows of some of the classes."""

@@ -59,12 +59,16 @@ class ClassEvidence(Evidence):
         head: The classifier with all its rows, or None if it is not known.
         sample: A sample of this rank's rows, or None.
         tallies: Counts of rows, or None.
+        by_head: Whether decisions that nobody saw are those of ``head``, which has not moved.
+        is_restricted: Whether classes with few rows are left out, of which the tallies tell as well.
     """
 
     all_classes: ClassStatistics
     head: LinearClassifier | None = None
     sample: FeatureSample | None = None
     tallies: Tallies | None = None
+    by_head: bool = False
+    is_restricted: bool = False
     parts: ClassVar[tuple[str, ...]] = (
         "statistics", "classifier", "decisions", "network_decisions", "means_frame", "weights_frame",
         "sample", "tallies", "references",

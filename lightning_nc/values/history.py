@@ -1,9 +1,18 @@
 """The logged values of a run by key, epoch and step, in primitives, so that a checkpoint holds them."""
 
 import reprlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lightning_nc.values.key import Key
+from lightning_nc.values.stage import STAGES
+
+if TYPE_CHECKING:
+    from pandas import DataFrame  # type: ignore[import-untyped]
+
+_COLUMNS = ("key", "measure", "stage", "layer", "epoch", "step", "value")
 
 
 class Logged(NamedTuple):
@@ -14,9 +23,26 @@ class Logged(NamedTuple):
     value: float
 
 
-@dataclass(frozen=True)
-class History:
-    """The logged values by key; every change makes a new history.
+class UnknownKey(KeyError):  # noqa: N818 - named like what it is about
+    """A history has no value under this key.
+
+    Args:
+        key: What was asked for.
+        known: The logged keys.
+    """
+
+    def __init__(self, key: Any, known: Iterable[str] = ()) -> None:
+        super().__init__(key)
+        self.known = known
+
+    def __str__(self) -> str:
+        # put together only where it is read: most of these errors are caught at once, by Mapping.get
+        return _unknown(self.args[0], list(self.known))
+
+
+@dataclass(frozen=True, eq=False)
+class History(Mapping[str, tuple[Logged, ...]]):
+    """The logged values by key, a mapping that cannot be changed; what is added makes a new history.
 
     Example:
         >>> history = History().extended(0, 9, {"nc1/cdnv/val": 0.5})
@@ -25,6 +51,8 @@ class History:
         Logged(epoch=1, step=19, value=0.25)
         >>> history.until(step=10)["nc1/cdnv/val"]
         (Logged(epoch=0, step=9, value=0.5),)
+        >>> "nc1/cdnv/train" in history, history.get("nc1/cdnv/train", ())
+        (False, ())
     """
 
     entries: Mapping[str, tuple[Logged, ...]] = ()  # type: ignore[assignment]
@@ -34,7 +62,7 @@ class History:
 
     def extended(self, epoch: int, step: int, values: Mapping[str, float]) -> "History":
         """A history with one more value for each of these keys."""
-        added = {k: (*self[k], Logged(epoch, step, float(v))) for k, v in values.items()}
+        added = {k: (*self.get(k, ()), Logged(epoch, step, float(v))) for k, v in values.items()}
         return History({**self.entries, **added})
 
     def until(self, step: int) -> "History":
@@ -43,14 +71,66 @@ class History:
         return History({key: rows for key, rows in kept.items() if rows})
 
     def __getitem__(self, key: str) -> tuple[Logged, ...]:
-        return self.entries.get(key, ())
+        if key not in self.entries:
+            raise UnknownKey(key, self.entries.keys())
+        return self.entries[key]
 
     def __iter__(self) -> Iterator[str]:
+        """The logged keys, in the order of their first value."""
         return iter(self.entries)
 
-    def keys(self) -> list[str]:
-        """The logged keys, in the order of their first value."""
-        return list(self.entries)
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.entries
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """One dict of plain values for each logged value, as a table in long form.
+
+        A prefix of the keys stays in front of the measure, so that the tables of several callbacks can
+        be put together: "mine/nc1/cdnv/val/conv" has the measure "mine/nc1/cdnv".
+
+        Returns:
+            Dicts of "key", "measure" (such as "nc1/cdnv"), "stage", "layer" ("" for the classifier's
+            input), "epoch", "step" and "value", key by key.
+
+        Example:
+            >>> [row] = History().extended(0, 9, {"nc1/cdnv/val/conv": 0.5}).to_rows()
+            >>> row["measure"], row["stage"], row["layer"], row["epoch"], row["value"]
+            ('nc1/cdnv', 'val', 'conv', 0, 0.5)
+        """
+        depth = _depth_of_prefix(self)
+        return [
+            dict(zip(_COLUMNS, (key, *_parts(key, depth), *row), strict=True))
+            for key, rows in self.items()
+            for row in rows
+        ]
+
+    def to_pandas(self) -> "DataFrame":
+        """The rows of :meth:`to_rows` as a table of pandas, one line for each logged value.
+
+        Returns:
+            A data frame with the columns "key", "measure", "stage", "layer", "epoch", "step", "value".
+
+        Raises:
+            ImportError: If pandas is not installed.
+
+        Example:
+            >>> table = History().extended(0, 9, {"nc1/cdnv/val": 0.5}).to_pandas()
+            >>> table.pivot(index="epoch", columns="key", values="value").to_dict()
+            {'nc1/cdnv/val': {0: 0.5}}
+        """
+        try:
+            from pandas import DataFrame
+        except ImportError as error:
+            raise ImportError(
+                f"Expected pandas for a table of the history, but it cannot be imported ({error}). "
+                "Install it with: pip install pandas. Without it, History.to_rows() gives the same "
+                "rows as dicts."
+            ) from error
+        types = dict.fromkeys(_COLUMNS[:4], str) | {"epoch": int, "step": int, "value": float}
+        return DataFrame(self.to_rows(), columns=list(_COLUMNS)).astype(types)
 
     def state_dict(self) -> dict[str, list[list[int | float]]]:
         """The history as lists of ``[epoch, step, value]``."""
@@ -89,6 +169,37 @@ class History:
                     f"whole numbers from 0 on and a number, but got {_shown(wrong[0])}."
                 )
         return cls({k: tuple(Logged(e, s, float(v)) for e, s, v in rows) for k, rows in state.items()})
+
+
+def _unknown(key: Any, known: list[str]) -> str:
+    start = f"Expected a logged key, but got {key!r}"
+    if not known:
+        return (
+            f"{start}, and nothing was logged yet: a value comes when its stage has ended, such as an "
+            "epoch of training. Has a Trainer run with this callback in its callbacks?"
+        )
+    near = get_close_matches(str(key), known, n=3, cutoff=0.6)
+    if near:
+        return f"{start}. Did you mean {' or '.join(map(repr, near))}?"
+    more = f" and {len(known) - 8} more" if len(known) > 8 else ""
+    return f"{start}. There are {', '.join(map(repr, known[:8]))}{more}."
+
+
+def _depth_of_prefix(keys: Iterable[str]) -> int:
+    """How many parts of a key are the prefix, which all keys of a run share.
+
+    No more than have to be for some key to have one of the usual stages behind its measure.
+    """
+    usual = {stage.name for stage in STAGES}
+    places = [i for key in keys for i, part in enumerate(key.split("/")) if part in usual and i >= 2]
+    return min(places, default=2) - 2
+
+
+def _parts(text: str, depth: int) -> tuple[str, str, str]:
+    """Measure, with the prefix in front, stage and layer; a text that is no key is all measure."""
+    prefix = "".join(f"{part}/" for part in text.split("/")[:depth])
+    key = Key.parse(text, prefix)
+    return (text, "", "") if key is None else (prefix + key.measure, key.stage, key.layer)
 
 
 def _is_row(row: Any) -> bool:

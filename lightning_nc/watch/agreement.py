@@ -5,7 +5,7 @@ from torch import Tensor
 from lightning_nc.watch.batch import Batch
 
 
-def require_same_labels(batch: Batch, ignored: int | None) -> None:
+def require_same_labels(batch: Batch, ignored: int | None, forwards: str = "last") -> None:
     """Raise a ValueError unless a cross-entropy of the classifier is of the batch's labels, in order.
 
     Looks once, at what the losses of the batch have left, and waits for the device then.
@@ -13,6 +13,7 @@ def require_same_labels(batch: Batch, ignored: int | None) -> None:
     Args:
         batch: Its forwards are the classifier's.
         ignored: The label of rows to leave out.
+        forwards: Which forward counts; of chunks none has the labels of the batch.
 
     Raises:
         ValueError: If there are cross-entropies of the classifier, and all of them are of others.
@@ -24,7 +25,7 @@ def require_same_labels(batch: Batch, ignored: int | None) -> None:
     products = {forward.product for forward in batch.forwards}
     ours = [loss for loss in batch.hard_labels if loss.products and loss.products <= products]
     batch.hard_labels.clear()
-    if not ours:
+    if not ours or (len(batch.forwards) > 1 and forwards == "concat"):
         return
     found = _kept(batch.labels.reshape(-1), ignored)
     seen = [_kept(loss.target.reshape(-1), loss.ignored) for loss in ours]

@@ -16,11 +16,12 @@ class Forward:
     """What one forward has left.
 
     Attributes:
-        name: Path of the linear layer.
-        features: Its input, as it came in.
+        name: Path of the classifier, or of the module whose output is the feature.
+        features: The classifier's input, or that output, with the features last.
         predicted: The network's decision per row.
-        layers: Pooled outputs of further modules, by path.
+        layers: Pooled outputs of further modules, by their names.
         parameters: A copy of its weight and bias, where they are not kept for the stage at once.
+        output: What it has put out, until that is looked into.
         shape: Of its output.
         shown: The first rows of its output.
         product: The node of autograd's graph that its output comes from.
@@ -32,6 +33,7 @@ class Forward:
     predicted: Tensor | None = None
     layers: dict[str, Tensor] = field(default_factory=dict)
     parameters: tuple[Tensor, Tensor | None] | None = None
+    output: Tensor | None = None
     shape: tuple[int, ...] = ()
     shown: Tensor | None = None
     product: Any = None
@@ -43,7 +45,8 @@ class Batch:
     """Opened when a batch begins, closed when it ends, garbage after that.
 
     Attributes:
-        labels: As the data loader gave them.
+        labels: As the data loader gave them, less those that a mask leaves out.
+        source: What the data loader has yielded.
         keeps: Where W is copied as a forward begins; None: it is known already.
         rows: How many rows the classifier may have, where which layer it is has still to be found.
         is_first: Whether training has not begun: what is seen once is looked at.
@@ -57,6 +60,7 @@ class Batch:
     """
 
     labels: Tensor
+    source: Any = None
     keeps: KeptClassifier | None = None
     rows: Rows | None = None
     is_first: bool = False

@@ -7,28 +7,22 @@ can be exported, except where it is compiled: hooks that come and go would compi
 """
 
 from collections.abc import Callable
-from typing import Any, get_args
 
-import torch
 from torch import Tensor, nn
 
+from lightning_nc.watch import keep
 from lightning_nc.watch.batch import Batch, Forward
 from lightning_nc.watch.choice import Choice, choose, require_linear
+from lightning_nc.watch.chunks import joined
 from lightning_nc.watch.dropout import DropoutWatch
-from lightning_nc.watch.graph import last_maps, product_of
-from lightning_nc.watch.heads import (
-    find_heads,
-    first_rows,
-    is_trained,
-    is_whole,
-    read,
-    weight_version,
-)
-from lightning_nc.watch.hook import Hook, Hooks, as_rows, casts, is_compiled, is_dense, leading_shape
+from lightning_nc.watch.find_map import find_maps
+from lightning_nc.watch.graph import last_maps
+from lightning_nc.watch.hook import Hook, Hooks, is_compiled
+from lightning_nc.watch.layers import Layer, find_layers, place_of
+from lightning_nc.watch.linear import LinearMap
 from lightning_nc.watch.parts import PartWatch
 from lightning_nc.watch.paths import modules_by_path, without_wrappers
-from lightning_nc.watch.places import Forwards, Places
-from lightning_nc.watch.pools import find_layers, pooled
+from lightning_nc.watch.places import Places
 
 
 class Capture:
@@ -52,28 +46,45 @@ class Capture:
         decide: Callable[[Tensor], Tensor],
         choice: Choice | None = None,
     ) -> None:
-        known = get_args(Forwards)
-        if places.forwards not in known:
-            raise ValueError(f"Expected forwards to be one of {known}, but got {places.forwards!r}.")
-        self._modules = modules_by_path(root)
-        self._policy = places.forwards
-        self._decide = decide
-        name = places.classifier and without_wrappers(places.classifier)
-        if not name and choice is not None and choice.suits(self._modules):
+        self.modules = modules_by_path(root)
+        self.forwards, self.pool = places.forwards, places.pool
+        self.decide = decide
+        name = places.head and without_wrappers(places.head)
+        if not name and choice is not None and choice.suits(self.modules):
             name = choice.name
-        self._heads = find_heads(self._modules, name)
-        self.is_settled = name is not None
+        has_head = places.classifier is not False
+        self.maps = find_maps(self.modules, name) if has_head else {}
+        self.feature: Layer | None = None
+        if places.features is not None:
+            path = without_wrappers(places.features)
+            self.feature = place_of(self.modules, path, "features", places.pool)
+        self.is_settled = name is not None or not has_head
         self._trained = frozenset(id(p) for p in root.parameters() if p.requires_grad)
-        self._pools = find_layers(self._modules, places.layers, places.pool)
+        found = find_layers(self.modules, places.layers, places.pool)
+        self.layers = {layer.name: layer for layer in found}
         self._hooks = Hooks()
-        self._is_sharded = not all(is_whole(module) for module in self._heads.values())
-        self._stay = is_compiled(self._modules.values()) or is_compiled(root.modules())
+        self.is_sharded = not all(each.is_whole for each in self.maps.values())
+        self._require_feature()
+        self._stay = is_compiled(self.modules.values()) or is_compiled(root.modules())
         self.dropout, self.part = DropoutWatch(), PartWatch()
         self.batch: Batch | None = None
         self.has_fired = False
         self.holds_errors = False
         if self._stay:
             self.attach()
+
+    def _require_feature(self) -> None:
+        if self.feature is not None:
+            if self.linear is not None:
+                self.linear.require_readable()
+            return
+        for name, each in self.maps.items():
+            if not each.has_forward:
+                raise ValueError(
+                    f"Expected features with classifier={name!r}, but got none: {each} is applied as a "
+                    "function, where no hook sees its input. Set features to the dotted path of the "
+                    "module whose output is the feature."
+                )
 
     # Hooks
 
@@ -82,23 +93,30 @@ class Capture:
         if len(self._hooks):
             self._hooks.wake()
             return
-        for name, module in self._heads.items():
-            self._hooks.add(module.register_forward_pre_hook, Hook(self, name, Capture._keep_input))
-            self._hooks.add(module.register_forward_hook, Hook(self, name, Capture._keep_decisions))
-        for name in self._pools:
-            hook = Hook(self, name, Capture._keep_pooled)
-            self._hooks.add(self._modules[name].register_forward_hook, hook)
+        if self.feature is not None:
+            self._add_hook(
+                self.feature.path, self.feature.name, self.feature.of_input, keep.keep_feature
+            )
+        else:
+            for name in self.maps:
+                self._add_hook(name, name, True, keep.keep_input)
+                self._add_hook(name, name, False, keep.keep_decisions)
+        for name, layer in self.layers.items():
+            self._add_hook(layer.path, name, layer.of_input, keep.keep_layer)
+
+    def _add_hook(self, path: str, name: str, before: bool, kept: Callable[..., None]) -> None:
+        module = self.modules[path]
+        register = module.register_forward_pre_hook if before else module.register_forward_hook
+        self._hooks.add(register, Hook(self, name, kept))
 
     def look_around(self) -> None:
         """For this batch: is the feature a Dropout's output, and the classifier a part of a head."""
         self.dropout.attach(
-            self._modules, lambda module: Hook(self, "", self.dropout.note_output(module))
+            self.modules, lambda module: Hook(self, "", self.dropout.note_output(module))
         )
-        if self.classifier_name is not None:
+        if self.linear is not None and self.feature is None:
             self.part.attach(
-                self._modules,
-                self.classifier_name,
-                lambda name: Hook(self, name, self.part.note_whole),
+                self.modules, self.linear.name, lambda name: Hook(self, name, self.part.note_whole)
             )
 
     def detach(self) -> None:
@@ -119,7 +137,7 @@ class Capture:
         """Before a backward: what the loss applies last, and which labels it has."""
         batch = self.batch
         # a rank's share of a weight is another parameter than the one that its forward applies
-        if batch is not None and not self._is_sharded and (batch.is_first or not self.is_settled):
+        if batch is not None and not self.is_sharded and (batch.is_first or not self.is_settled):
             maps = last_maps(loss)
             batch.losses.append(maps)
             batch.hard_labels += maps.labels
@@ -138,17 +156,21 @@ class Capture:
         assert batch is not None
         assert batch.rows is not None
         given = batch.rows, is_trained, is_partial, self._trained
-        name = choose(batch, self._modules, *given)
+        name = choose(batch, self.modules, *given)
         if name is None:
             return
+        for forward in batch.forwards:
+            if forward.name == name:
+                keep.read_output(self, batch, forward)
         self.require_linear(next(f for f in reversed(batch.forwards) if f.name == name), batch)
         self._hooks.remove()
-        self._heads, self.is_settled = {name: self._heads[name]}, True
+        self.maps, self.is_settled = {name: self.maps[name]}, True
         self.attach()
         batch.losses.clear()
         batch.forwards = [forward for forward in batch.forwards if forward.name == name]
-        if batch.keeps is not None and self.counted is not None:
-            batch.keeps.keep(*(self.counted.parameters or read(self._heads[name])))
+        counted = batch.forwards[0 if self.forwards == "first" else -1]
+        if batch.keeps is not None:
+            batch.keeps.keep(*(counted.parameters or self.maps[name].read()))
 
     def require_linear(self, forward: Forward, batch: Batch) -> None:
         """Raise a ValueError unless the output of a forward was W h + b.
@@ -162,7 +184,11 @@ class Capture:
         """
         keeps = batch.keeps if self.is_settled else None
         kept = keeps.parameters if keeps is not None and keeps.is_kept else None
-        require_linear(forward, *(forward.parameters or kept or read(self._heads[forward.name])))
+        if self.feature is None:
+            if self.forwards == "concat":
+                forward = batch.forwards[0]
+            read = forward.parameters or kept or self.maps[forward.name].read()
+            require_linear(forward, *read)
 
     def take(self) -> tuple[list[Forward], Batch | None]:
         """Close the batch.
@@ -179,8 +205,13 @@ class Capture:
             return [], None
         if batch.error is not None:
             raise batch.error
-        counted = batch.forwards if self.is_settled else []
-        return {"first": counted[:1], "last": counted[-1:], "all": counted}[self._policy], batch
+        return self._counted(batch) if self.is_settled else [], batch
+
+    def _counted(self, batch: Batch) -> list[Forward]:
+        ran = batch.forwards
+        if self.forwards == "concat":
+            return [joined(ran, batch.label_shape)] if ran else []
+        return {"first": ran[:1], "last": ran[-1:], "all": ran}[self.forwards]
 
     def close(self) -> None:
         """Drop the batch."""
@@ -193,48 +224,47 @@ class Capture:
     # What is known
 
     @property
-    def layer_names(self) -> tuple[str, ...]:
-        """The paths of the measured layers, globs resolved."""
-        return tuple(self._pools)
-
-    @property
     def classifier_name(self) -> str | None:
-        """The path of the classifier; None before it is known."""
-        return next(iter(self._heads)) if self.is_settled else None
+        """The path of the classifier; None before it is known, and where there is none."""
+        return None if self.linear is None else self.linear.name
 
     @property
-    def classifier(self) -> nn.Linear | None:
-        """The last linear layer; None before it is known."""
-        return None if self.classifier_name is None else self._heads[self.classifier_name]
+    def linear(self) -> LinearMap | None:
+        """The classifier; None before it is known, and where there is none."""
+        return next(iter(self.maps.values()), None) if self.is_settled else None
+
+    @property
+    def measured(self) -> str | None:
+        """What the features are, in words; None before it is known."""
+        if self.feature is None:
+            return None if self.linear is None else f"the input of {self.linear.name!r}"
+        return f"the {'input' if self.feature.of_input else 'output'} of {self.feature.path!r}"
 
     @property
     def choice(self) -> Choice | None:
         """The classifier, for other stages and runs."""
-        if self.classifier_name is None or self.classifier is None:
-            return None
-        return Choice.of(self.classifier_name, self.classifier)
+        return None if self.linear is None else Choice.of(self.linear)
 
     @property
     def counted(self) -> Forward | None:
         """The forward of this batch that counts so far (with "all": the last), or None."""
         if self.batch is None or not self.batch.forwards or not self.is_settled:
             return None
-        return self.batch.forwards[0 if self._policy == "first" else -1]
+        return self._counted(self.batch)[-1]
 
     @property
     def weight_version(self) -> int | None:
         """Changes with each optimizer step, or None where that cannot be told."""
-        whole = self.classifier is not None and is_whole(self.classifier)
-        return weight_version(self.classifier) if self.classifier is not None and whole else None
-
-    @property
-    def num_rows(self) -> int:
-        """The rows of the classifier, also where its weight is sharded."""
-        assert self.classifier is not None
-        return self.classifier.out_features
+        return None if self.linear is None else self.linear.version
 
     def explain_silence(self) -> str:
         """Why no forward may have been seen, and what to do."""
+        if self.feature is not None:
+            return (
+                f"Expected features={self.feature.name!r} to run in a step, but its hook never fired. "
+                "Is it unused, or does a copy of the network run in its place (averaged weights)? Set "
+                "features to a module that runs."
+            )
         name = f"{self.classifier_name!r}" if self.classifier_name else "any nn.Linear"
         return (
             f"Expected the forward of {name} to run in a step, but its hook never fired. Is it "
@@ -243,70 +273,6 @@ class Capture:
             "network, or another of its class, compiled and run before the Trainer started (call "
             "torch._dynamo.reset() before each run, or set "
             "torch._dynamo.config.skip_nnmodule_hook_guards = False before compiling)? Give the "
-            "dotted path of the layer that runs as `classifier`."
+            "dotted path of the layer that runs as `classifier`; of one that is applied as a function, "
+            "set features to the module whose output it is applied to as well."
         )
-
-    # What the hooks keep
-
-    def _keep_input(self, batch: Batch, name: str, args: tuple[Any, ...], output: Any) -> None:
-        x = as_rows(args)
-        if x is None:
-            return
-        module, current = self._heads[name], batch.current
-        # where autograd does not keep it, the network may change it in place afterwards
-        kept = torch.is_grad_enabled() and is_trained(module) and not casts(x)
-        current.features = x.detach() if kept else x.detach().clone()
-        current.name, current.leading = name, leading_shape(x)
-        if self._is_sharded and batch.keeps is not None:  # afterwards, a rank has but its share of W
-            current.parameters = _copied(module)
-        self.dropout.note_feature(x)
-
-    def _keep_decisions(self, batch: Batch, name: str, args: tuple[Any, ...], output: Any) -> None:
-        current = batch.current
-        if current.name != name or current.features is None or not is_dense(output):
-            return
-        # the decisions only: logits of many classes are large, and may be changed in place
-        current.predicted = self._decide(output.detach())
-        current.shape, current.shown = output.shape, first_rows(output).clone()
-        self._keep_weight(batch, self._heads[name])
-        self.part.note_part(current.features, output)
-        if not torch.compiler.is_compiling() and (batch.is_first or not self.is_settled):
-            current.product = product_of(output)
-        self.has_fired = True
-        batch.num_forwards += 1
-        # only the forwards that can count are held; which layer counts is open in the first batch
-        if not self.is_settled or self._policy == "all":
-            batch.forwards = [*batch.forwards, current]
-        elif self._policy == "last" or not batch.forwards:
-            batch.forwards = [current]
-        batch.current = Forward(layers={} if self.is_settled else dict(current.layers))
-
-    def _keep_weight(self, batch: Batch, module: nn.Linear) -> None:
-        """Copy W as the features have met it: what swaps weights later in the step is too late."""
-        current = batch.current
-        if torch.compiler.is_compiling():  # in every batch: a graph for each kind of batch costs more
-            current.parameters = _copied(module)
-        elif batch.keeps is None or self._is_sharded:
-            return
-        elif not self.is_settled:
-            moves = is_trained(module) and torch.is_grad_enabled()
-            could = batch.rows is not None and batch.rows.fit(module.out_features)
-            current.parameters = _copied(module) if could and moves else None
-        elif self._policy != "first" or not batch.forwards:
-            batch.keeps.keep(*read(module))
-
-    def _keep_pooled(self, batch: Batch, name: str, args: tuple[Any, ...], output: Any) -> None:
-        x = output[0] if isinstance(output, tuple | list) else output
-        if not isinstance(x, Tensor):
-            raise ValueError(
-                f"Expected layer {name!r} to put out a tensor, or a tuple that begins with one, but "
-                f"got a {type(output).__name__}. Name a layer inside it."
-            )
-        # pooled now: the next module may change the output in place
-        module, pool = self._modules[name], self._pools[name]
-        batch.current.layers[name] = pooled(name, module, x.detach(), pool, batch.label_shape)
-
-
-def _copied(module: nn.Linear) -> tuple[Tensor, Tensor | None]:
-    weight, bias = read(module)
-    return weight.detach().clone(), None if bias is None else bias.detach().clone()

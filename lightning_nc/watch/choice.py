@@ -17,6 +17,7 @@ from lightning_nc.watch.by_loss import applied_last, by_loss, require_some
 from lightning_nc.watch.by_order import by_order
 from lightning_nc.watch.graph import Cover
 from lightning_nc.watch.heads import first_rows, gap, largest_gap
+from lightning_nc.watch.linear import LinearMap
 from lightning_nc.watch.rows import Rows
 from lightning_nc.watch.sight import Sight, refused
 
@@ -36,14 +37,14 @@ class Choice:
     width: int
 
     @classmethod
-    def of(cls, name: str, module: nn.Linear) -> "Choice":
-        """The choice of a module."""
-        return cls(name, module.out_features, module.in_features)
+    def of(cls, linear: LinearMap) -> "Choice":
+        """The choice of a linear map."""
+        return cls(linear.name, linear.rows, linear.width)
 
     def suits(self, modules: Mapping[str, nn.Module]) -> bool:
         """Whether a network has that layer."""
         module = modules.get(self.name)
-        return isinstance(module, nn.Linear) and self == Choice.of(self.name, module)
+        return isinstance(module, nn.Linear) and self == Choice.of(LinearMap(self.name, module))
 
     def state_dict(self) -> dict[str, Any]:
         """In primitives."""
@@ -129,7 +130,8 @@ def require_linear(forward: Forward, weight: Tensor, bias: Tensor | None) -> Non
         raise ValueError(
             f"Expected the output of the classifier {forward.name!r} to be W h + b, but they differ "
             f"by {seen:.1g} of the sum of their terms; rounding makes {allowed:.1g} at most. Is it a "
-            "cosine or margin head, an adapter, or is its weight quantized in the forward? Such a "
-            "head cannot be measured by its weight: set classifier to an nn.Linear that is W h + b, or "
-            "measure the features with NeuralCollapse in a loop of your own."
+            "cosine or margin head, an adapter (with Dropout, it is W h + b in eval mode alone: "
+            "online=False), or is its weight quantized in the forward? Set classifier to a linear map "
+            "that is W h + b, or set features to the module whose output is the feature, and with it "
+            "classifier to the head's weight, or to False to leave it out."
         )

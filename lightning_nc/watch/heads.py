@@ -11,7 +11,7 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from lightning_nc.values.precision import FLOAT32_EPS, accumulator_dtype, float32_products_are_exact
-from lightning_nc.watch.paths import require_path, without_wrappers
+from lightning_nc.watch.paths import without_wrappers
 
 _SHOWN_ROWS, _SHOWN_CLASSES = 16, 512
 _ROWS_FIRST = (nn.Linear, nn.Embedding, nn.EmbeddingBag, nn.Bilinear)
@@ -59,6 +59,8 @@ class Matrix:
 def matrices(modules: Mapping[str, nn.Module]) -> list[Matrix]:
     """The parameters that could be W, each once; what makes up attention and recurrence is none.
 
+    Nor is what an adapter has set aside, whose copy is trained in its place (peft's modules_to_save).
+
     Args:
         modules: By path.
 
@@ -70,7 +72,10 @@ def matrices(modules: Mapping[str, nn.Module]) -> list[Matrix]:
         >>> [(m.name, m.sides) for m in matrices(dict(net.named_modules()))]
         [('0.weight', (4,)), ('2.weight', (8,))]
     """
-    inner = {id(child) for m in modules.values() if isinstance(m, _INSIDE) for child in m.modules()}
+    inside: list[Any] = [m for m in modules.values() if isinstance(m, _INSIDE)]
+    wrappers = (m._modules for m in modules.values() if "modules_to_save" in m._modules)
+    inside += [parts["original_module"] for parts in wrappers if parts.get("original_module")]
+    inner = {id(child) for m in inside for child in m.modules()}
     found: dict[int, Matrix] = {}
     for path, module in modules.items():
         owner = re.sub(r"\.?parametrizations\..*", "", path)
@@ -102,57 +107,6 @@ def makes_weight(module: nn.Module) -> Iterator[Tensor]:
         )
 
 
-def find_heads(modules: Mapping[str, nn.Module], classifier: str | None) -> dict[str, nn.Linear]:
-    """What may be the classifier: the named module, or every ``nn.Linear``.
-
-    Args:
-        modules: By path.
-        classifier: A path, or None.
-
-    Returns:
-        Modules by path.
-
-    Raises:
-        ValueError: If there is none, or the named one is not linear.
-    """
-    if classifier is None:
-        found = {name: m for name, m in modules.items() if isinstance(m, nn.Linear)}
-        if not found:
-            raise ValueError(
-                "Expected an nn.Linear in the module, as classifier, but there is none. Is the head "
-                "a convolution or a function? Make it an nn.Linear and set classifier to its path, or "
-                "measure its features with NeuralCollapse in a loop of your own."
-            )
-        return found
-    require_path(modules, classifier, "classifier")
-    module = modules[classifier]
-    if not isinstance(module, nn.Linear):
-        raise _not_linear(classifier, module)
-    return {classifier: module}
-
-
-def _not_linear(classifier: str, module: nn.Module) -> ValueError:
-    named = [(without_wrappers(name), m) for name, m in module.named_modules() if name]
-    inner = [name for name, m in named if isinstance(m, nn.Linear)]
-    kind = type(module)
-    # another package's Linear
-    what = f"{kind.__module__}.{kind.__name__}" if "Linear" in kind.__name__ else kind.__name__
-    several = {m.out_features for _, m in named if isinstance(m, nn.Linear)}
-    if len(inner) > 1 and hasattr(module, "base_layer"):
-        hint = (
-            f" Its output is the sum of {', '.join(map(repr, inner))}: an adapter, of which no single "
-            "layer is the classifier. Train the classifier as a whole (peft: "
-            "modules_to_save), or merge the adapter before you measure."
-        )
-    elif len(inner) == 1 or len(several) > 1:
-        hint = f" Did you mean {classifier}.{inner[-1]!s}?"
-    else:
-        hint = f" Inside there are {', '.join(map(repr, inner))}." if inner else ""
-    return ValueError(
-        f"Expected classifier={classifier!r} to be an nn.Linear, but it is a {what}.{hint}"
-    )
-
-
 def is_whole(module: nn.Linear) -> bool:
     """False where a rank keeps a share of the weight outside of the forward (FSDP, ZeRO)."""
     if parametrize.is_parametrized(module, "weight"):  # computed whenever it is read
@@ -164,7 +118,7 @@ def is_whole(module: nn.Linear) -> bool:
     return isinstance(weight, Tensor) and weight.shape == shape and not hasattr(weight, "device_mesh")
 
 
-def read(module: nn.Linear) -> tuple[Tensor, Tensor | None]:
+def read(module: Any) -> tuple[Tensor, Tensor | None]:
     """Weight and bias; reading a parametrized weight must not change it, as spectral_norm does."""
     if not parametrize.is_parametrized(module):
         return module.weight, module.bias
@@ -186,7 +140,10 @@ def first_rows(x: Tensor) -> Tensor:
         >>> first_rows(torch.zeros(4, 8, 3)).shape
         torch.Size([16, 3])
     """
-    return x.detach().reshape(-1, x.shape[-1])[:_SHOWN_ROWS]
+    x = x.detach()
+    while x.ndim > 2 and x[0].numel() >= _SHOWN_ROWS * x.shape[-1]:  # a reshape may copy all of it
+        x = x[0]
+    return x.reshape(-1, x.shape[-1])[:_SHOWN_ROWS]
 
 
 def gap(x: Tensor, weight: Tensor, bias: Tensor | None, output: Tensor) -> Tensor:
@@ -227,12 +184,7 @@ def largest_gap(output: torch.dtype, device: torch.device) -> float:
     return max(4 * torch.finfo(torch.bfloat16 if coarse else output).eps, 64 * FLOAT32_EPS)
 
 
-def is_trained(module: nn.Module) -> bool:
-    """Whether any of its parameters takes a gradient."""
-    return any(parameter.requires_grad for parameter in module.parameters())
-
-
-def weight_version(module: nn.Linear) -> int | None:
+def weight_version(module: nn.Module) -> int | None:
     """Changes with each optimizer step, or None where that cannot be told."""
     weight = module._parameters.get("weight")
     lost = weight is None or is_lazy(weight) or weight.is_inference()

@@ -1,18 +1,19 @@
 """The labels in a batch, wherever a data loader puts them."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lightning_nc.dotted_path import import_function
-from lightning_nc.watch.places import Places
+from lightning_nc.watch.mask import masked
+from lightning_nc.watch.places import Place, Places, of_stage
 
 TARGET_NAMES = ("target", "targets", "label", "labels", "y")
 
 
-def find_target(batch: Any, where: str | int | Callable[[Any], Any] | None = None) -> Tensor | None:
+def find_target(batch: Any, where: Place | None = None, apart: Any = None) -> Tensor | None:
     """The labels in a batch.
 
     Names come before positions.
@@ -22,6 +23,7 @@ def find_target(batch: Any, where: str | int | Callable[[Any], Any] | None = Non
         where: A position, a key or attribute, several of them joined by dots ("labels.fine"), or a
             function of the batch (also by dotted path). None: a key, field or attribute in
             :data:`TARGET_NAMES`, else the second item of a sequence.
+        apart: What is known not to be the labels: a mask.
 
     Returns:
         The labels as a tensor; None if a function says that this batch has none.
@@ -37,7 +39,7 @@ def find_target(batch: Any, where: str | int | Callable[[Any], Any] | None = Non
         tensor([0, 1])
     """
     if where is None:
-        found = _usual_target(batch)
+        found = _usual_target(batch, apart)
     elif callable(where):
         found = where(batch)
         if found is None:
@@ -51,6 +53,33 @@ def find_target(batch: Any, where: str | int | Callable[[Any], Any] | None = Non
             + ". Set target to a position (1), a key or attribute ('label'), several joined by dots "
             "('second.1'), or the dotted path of a function that takes the batch and returns the "
             "labels, or None for a batch without."
+        )
+    return found
+
+
+def find_mask(batch: Any, where: Place) -> Any:
+    """Which rows of a batch count.
+
+    Args:
+        batch: Whatever the data loader yields.
+        where: As for :func:`find_target`.
+
+    Returns:
+        What is there.
+
+    Raises:
+        ValueError: If nothing is.
+
+    Example:
+        >>> find_mask({"keep": torch.tensor([True])}, "keep")
+        tensor([True])
+    """
+    found = where(batch) if callable(where) else _look_up(batch, where, "mask")
+    if found is None:
+        raise ValueError(
+            f"Expected a mask in the batch, but mask={where!r} names nothing in "
+            f"{_describe(batch)}. Set mask to a position, a key or attribute, several joined by dots, "
+            "or a function of the batch."
         )
     return found
 
@@ -101,14 +130,17 @@ def refuse_inputs(batch: Any, labels: Tensor, ignored: int | None) -> None:
         )
 
 
-def labels_of(batch: Any, places: Places, ignored: int | None, looks: bool) -> Tensor | None:
-    """The labels of the classifier's rows.
+def labels_of(
+    batch: Any, places: Places, stage: str, ignored: int | None, looks: bool
+) -> Tensor | None:
+    """The labels of the classifier's rows; of those that a mask leaves out, the ignored one.
 
     Args:
         batch: Whatever the data loader yields.
         places: Where they are, and how far ahead.
+        stage: The name of the stage.
         ignored: A label that says nothing.
-        looks: Whether to look if they are inputs; waits for the device.
+        looks: Whether to look if they are inputs, and at the mask; waits for the device.
 
     Returns:
         The labels; None if a function says that this batch has none.
@@ -116,18 +148,24 @@ def labels_of(batch: Any, places: Places, ignored: int | None, looks: bool) -> T
     Raises:
         ValueError: If there are none, or it is not certain which they are.
     """
-    shift = places.target_shift
-    labels = find_target(batch, places.target)
+    shift, where = places.target_shift, of_stage(places.mask, stage, "mask")
+    mask = None if where is None else find_mask(batch, where)
+    labels = find_target(batch, of_stage(places.target, stage, "target"), apart=mask)
     if labels is None:
         return None
     if places.target is None and not shift and looks:
         refuse_inputs(batch, labels, ignored)
-    if shift and ignored is None:
+    if not shift and mask is None:
+        return labels
+    if ignored is None:
         raise ValueError(
-            "Expected an ignore_index with target_shift, for the last tokens, which have no label, "
-            "but got None. Set ignore_index to a number that is no label, such as -100."
+            f"Expected an ignore_index with {'target_shift' if mask is None else 'mask'}, for "
+            "the rows that have no label, but got None. Set ignore_index to a number that is no label, "
+            "such as -100."
         )
-    return shifted(labels, shift, ignored or 0) if shift else labels
+    if mask is not None:
+        labels = masked(labels, mask, ignored, looks)
+    return shifted(labels, shift, ignored) if shift else labels
 
 
 def is_whole_numbers(value: Any) -> bool:
@@ -141,18 +179,18 @@ def is_whole_numbers(value: Any) -> bool:
     return isinstance(value, Tensor) and not value.is_floating_point() and not value.is_complex()
 
 
-def _usual_target(batch: Any) -> Any:
+def _usual_target(batch: Any, apart: Any) -> Any:
     named = _named(batch)
     if named:
         found = list({id(value): value for value in named.values()}.values())
-        rivals = _rivals_of_y(batch, named)
+        rivals = [name for name in _rivals_of_y(batch, named) if _item(batch, name) is not apart]
         if len(found) > 1 or rivals:
             raise _several(batch, [*named, *rivals])
         return found[0]
     if not isinstance(batch, Sequence) or isinstance(batch, str):
         return None
     rest = list(batch[1:])
-    whole = [i for i, value in enumerate(rest, 1) if is_whole_numbers(value)]
+    whole = [i for i, value in enumerate(rest, 1) if is_whole_numbers(value) and value is not apart]
     if len(rest) > 1 and whole not in ([], [1]):
         raise _several(batch, sorted({1, *whole}))
     return rest[0] if rest else None
@@ -190,13 +228,13 @@ def _several(batch: Any, places: Sequence[Any]) -> ValueError:
     )
 
 
-def _look_up(batch: Any, where: str | int) -> Any:
+def _look_up(batch: Any, where: str | int, argument: str = "target") -> Any:
     steps = [where] if isinstance(where, int) else where.split(".")
     found = batch
     for step in steps:
         found = None if found is None else _item(found, step)
     if found is None and len(steps) > 1:
-        return import_function(str(where), "target")(batch)
+        return import_function(str(where), argument)(batch)
     return found
 
 

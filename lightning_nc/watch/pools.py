@@ -1,84 +1,153 @@
-"""How an output with more than two dimensions becomes rows."""
+"""How what has more than two dimensions becomes rows."""
 
-import fnmatch
-from collections.abc import Callable, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lightning_nc.dotted_path import import_function
-from lightning_nc.watch.paths import require_path, without_wrappers
+from lightning_nc.watch.channels import channel_axis
+from lightning_nc.watch.paths import Layer
 
-POOLS: dict[str, Callable[[Tensor], Tensor]] = {
+
+def last_token(x: Tensor, batch: Any) -> Tensor:
+    """Of each sequence the last token that the batch's ``attention_mask`` marks.
+
+    Padding may be on either side. A sequence without a marked token gives its first one, as in
+    transformers' models for sequence classification. Does not wait for the device.
+
+    Args:
+        x: Features ``(B, T, d)``.
+        batch: What the data loader gave; ``attention_mask`` is a key or an attribute of it.
+
+    Returns:
+        Rows ``(B, d)``.
+
+    Raises:
+        ValueError: If there is no mask, or it is not that of these tokens.
+
+    Example:
+        >>> x = torch.tensor([[[1.0], [2.0], [3.0]], [[4.0], [5.0], [6.0]]])
+        >>> last_token(x, {"attention_mask": torch.tensor([[1, 1, 0], [0, 1, 1]])})
+        tensor([[2.],
+                [6.]])
+    """
+    named = batch.get("attention_mask") if isinstance(batch, Mapping) else None
+    mask = getattr(batch, "attention_mask", None) if named is None else named
+    if not isinstance(mask, Tensor):
+        raise ValueError(
+            "Expected an attention_mask in the batch, as a key or an attribute, for "
+            f"pool='last_token', but got a {type(batch).__name__} without. Set pool='last' where "
+            "nothing is padded, or the dotted path of a function of (x, batch)."
+        )
+    if x.ndim != 3 or mask.shape != x.shape[:2]:
+        raise ValueError(
+            "Expected features of shape (B, T, d) and an attention_mask of shape (B, T) for "
+            f"pool='last_token', but got {tuple(x.shape)} and {tuple(mask.shape)}. Are these the "
+            "tokens that the mask is for? Set pool to the dotted path of a function of (x, batch)."
+        )
+    places = torch.arange(x.shape[1], device=x.device)
+    last = torch.where(mask != 0, places, 0).amax(1)
+    return x.gather(1, last[:, None, None].expand(-1, 1, x.shape[2])).squeeze(1)
+
+
+POOLS: dict[str, Callable[..., Tensor]] = {
     "spatial_mean": lambda x: x.flatten(2).mean(2),
     "token_mean": lambda x: x.flatten(1, -2).mean(1),
     "flatten": lambda x: x.flatten(1),
     "first": lambda x: x[:, 0],
     "last": lambda x: x[:, -1],
+    "last_token": last_token,
     "tokens": lambda x: x.flatten(0, -2),
 }
-"""How an output with more than two dimensions becomes rows, by the name of the setting."""
-
-_CHANNELS_FIRST = (
-    nn.modules.conv._ConvNd,
-    nn.modules.batchnorm._BatchNorm,
-    nn.modules.instancenorm._InstanceNorm,
-    nn.GroupNorm,
-)
-_CHANNELS_LAST = (nn.Linear, nn.LayerNorm, nn.Embedding, nn.MultiheadAttention, nn.RNNBase)
+"""How an output with more than two dimensions becomes rows, by the name of the setting; a function of
+the output, or of the output and the batch."""
 
 
-def find_layers(
-    modules: Mapping[str, nn.Module], layers: Sequence[str] | Mapping[str, str], pool: str
-) -> dict[str, str]:
-    """The pool of each module that paths and globs ask for.
+def require_pool(pool: str) -> None:
+    """Raise a ValueError unless this names a pool.
 
     Args:
-        modules: By path.
-        layers: Paths or globs; a mapping gives each its pool.
-        pool: For those without one of their own.
-
-    Returns:
-        Names of pools by path.
+        pool: "auto", a name in :data:`POOLS`, or the dotted path of a function.
 
     Raises:
-        ValueError: If a path names no module, or a pool is none.
+        ValueError: If it is none of them.
+
+    Example:
+        >>> require_pool("token_mean")
     """
-    if isinstance(layers, str):
-        raise ValueError(f"Expected a list of layers, but got the string {layers!r}: [{layers!r}]?")
-    wanted = dict(layers) if isinstance(layers, Mapping) else dict.fromkeys(layers, pool)
-    found: dict[str, str] = {}
-    for its_pool in (pool, *wanted.values()):
-        if its_pool not in (*POOLS, "auto"):
-            _check_pool(its_pool)
-    for given, its_pool in wanted.items():
-        pattern = without_wrappers(given)
-        names = fnmatch.filter([name for name in modules if name], pattern)
-        if not names:
-            require_path(modules, pattern, "layers")
-        found.update(dict.fromkeys(names, its_pool))
-    return found
-
-
-def _check_pool(pool: str) -> None:
-    if "." not in pool:
+    if pool not in (*POOLS, "auto") and "." not in pool:
         raise ValueError(
             f"Expected pool to be 'auto', one of {', '.join(POOLS)}, or the dotted path of a function, "
             f"but got {pool!r}."
         )
-    import_function(pool, "pool")
+    for name in POOLS if pool == "auto" else (pool,):
+        function, _ = _pool_of(name)
+        if _num_required(function) > 2:
+            raise ValueError(
+                f"Expected pool to name a function of (x) or (x, batch), but {name!r} takes "
+                f"{inspect.signature(function)}. Give the others defaults?"
+            )
+
+
+def apply_pool(pool: str, x: Tensor, batch: Any) -> Tensor:
+    """Rows by a named or a dotted function, which gets the batch where it asks for it.
+
+    Args:
+        pool: A name in :data:`POOLS`, or the dotted path of a function.
+        x: With more than two dimensions.
+        batch: What the data loader gave.
+
+    Returns:
+        What the function returns.
+
+    Example:
+        >>> apply_pool("first", torch.tensor([[[1.0, 2.0], [3.0, 4.0]]]), batch=None)
+        tensor([[1., 2.]])
+    """
+    function, takes_batch = _pool_of(pool)
+    return function(x, batch) if takes_batch else function(x)
+
+
+def _pool_of(pool: str) -> tuple[Callable[..., Any], bool]:
+    """The function of a pool, and whether it asks for the batch; looked for once in a process."""
+    function = POOLS.get(pool)
+    key = pool if function is None else function
+    if key not in _FOUND:
+        function = function or import_function(pool, "pool")
+        _FOUND[key] = function, _num_required(function) == 2
+    return _FOUND[key]
+
+
+_FOUND: dict[str | Callable[..., Any], tuple[Callable[..., Any], bool]] = {}
+
+
+def _num_required(function: Callable[..., Any]) -> int:
+    """How many positional arguments a function has to be given; 1 where that cannot be told."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # one written in C
+        return 1
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(each.kind in positional and each.default is each.empty for each in parameters)
 
 
 def pooled(
-    name: str, module: nn.Module, x: Tensor, pool: str, label_shape: torch.Size | None
+    layer: Layer,
+    modules: Mapping[str, nn.Module],
+    x: Tensor,
+    batch: Any,
+    label_shape: torch.Size | None,
 ) -> Tensor:
-    """The output of a module as rows, in memory of their own.
+    """What a module puts out, or takes in, as rows in memory of their own.
 
     Args:
-        name: Its path, for messages.
-        module: Whose output it is.
-        x: The output.
-        pool: A name in :data:`POOLS`, a dotted function, or "auto".
+        layer: The place in the network, and its pool.
+        modules: By path.
+        x: What was seen there.
+        batch: What the data loader gave.
         label_shape: Shape of the batch's labels, by which token-level features are told.
 
     Returns:
@@ -86,40 +155,64 @@ def pooled(
 
     Raises:
         ValueError: If "auto" cannot tell where the channels are.
+
+    Example:
+        >>> layer = Layer("conv", "conv", "auto")
+        >>> pooled(layer, {"conv": nn.Conv2d(3, 4, 1)}, torch.ones(2, 4, 5, 5), None, None).shape
+        torch.Size([2, 4])
     """
     if x.ndim <= 2:
         return x.clone()
-    if pool == "auto":
-        pool = choose_pool(name, module, x, label_shape)
-    function = POOLS.get(pool) or import_function(pool, "pool")
-    rows = function(x)
-    return rows.clone() if rows._is_view() else rows
+    pool = choose_pool(layer, modules, x, label_shape) if layer.pool == "auto" else layer.pool
+    rows = apply_pool(pool, x, batch)
+    # of a compiled graph a view cannot be told
+    return rows.clone() if torch.compiler.is_compiling() or rows._is_view() else rows
 
 
-def choose_pool(name: str, module: nn.Module, x: Tensor, label_shape: torch.Size | None) -> str:
-    """Tokens where the labels have the leading dimensions, else by where the module has its channels.
+def choose_pool(
+    layer: Layer, modules: Mapping[str, nn.Module], x: Tensor, label_shape: torch.Size | None
+) -> str:
+    """Tokens where the labels have the leading dimensions, else the mean over all but the channels.
 
     Args:
-        name: Its path, for messages.
-        module: Whose output it is.
-        x: The output.
+        layer: The place in the network.
+        modules: By path.
+        x: What was seen there.
         label_shape: Shape of the batch's labels.
 
     Returns:
         A name in :data:`POOLS`.
 
     Raises:
-        ValueError: If the module's type does not tell.
+        ValueError: If it is not certain where the channels are.
+
+    Example:
+        >>> layer = Layer("fc", "fc", "auto")
+        >>> choose_pool(layer, {"fc": nn.Linear(3, 4)}, torch.ones(2, 5, 4), torch.Size([2]))
+        'token_mean'
     """
-    if label_shape is not None and len(label_shape) > 1 and x.shape[:-1] == label_shape:
+    axis, module = channel_axis(layer, modules, x), modules[layer.path]
+    if label_shape is not None and len(label_shape) > 1 and x.shape[:-1] == label_shape and axis != 1:
         return "tokens"
-    leaves = [m for m in module.modules() if next(m.children(), None) is None]
-    first = any(isinstance(m, _CHANNELS_FIRST) for m in leaves)
-    last = any(isinstance(m, _CHANNELS_LAST) for m in module.modules())
-    if first != last:
-        return "spatial_mean" if first else "token_mean"
-    raise ValueError(
-        f"Expected a pool for layer {name!r}, a {type(module).__name__} whose output has shape "
-        f"{tuple(x.shape)} and whose type does not tell where its channels are. Set pool, or "
-        f"layers={{{name!r}: pool}}, to one of {', '.join(POOLS)}, or a dotted function."
+    if axis is None or _is_sequence_first(module, x, label_shape):
+        raise ValueError(
+            f"Expected a pool for layer {layer.name!r}, a {type(module).__name__} whose "
+            f"{'input' if layer.of_input else 'output'} has shape {tuple(x.shape)}: it is not certain "
+            f"which dimension holds its channels. Set pool, or layers={{{_given(layer)!r}: pool}}, to "
+            f"one of {', '.join(POOLS)}, or a dotted function."
+        )
+    return "spatial_mean" if axis == 1 else "token_mean"
+
+
+def _given(layer: Layer) -> str:
+    return layer.path + (":in" if layer.of_input else "")
+
+
+def _is_sequence_first(module: nn.Module, x: Tensor, label_shape: torch.Size | None) -> bool:
+    """Whether the batch seems to be the second dimension, as it is in recurrent layers by default."""
+    return (
+        label_shape is not None
+        and x.ndim == 3
+        and x.shape[1:2] == label_shape[:1]
+        and any(getattr(each, "batch_first", True) is False for each in module.modules())
     )

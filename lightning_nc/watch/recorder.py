@@ -90,14 +90,16 @@ class Recorder:
         self,
         ranks: Ranks | None = None,
         references: References | None = None,
-        classifier: str | None = None,
+        measured: str | None = None,
+        by_head: bool = False,
     ) -> Recorded:
         """The values of the stage; every rank has to call it.
 
         Args:
             ranks: Who merges; None: this rank alone.
             references: The evidence of other stages, by stage and module.
-            classifier: The path of the classifier, which is the same on all ranks.
+            measured: What the features are, which is the same on all ranks.
+            by_head: Whether decisions that nobody saw are those of W h + b: W has not moved.
 
         Returns:
             What the stage has come to.
@@ -107,9 +109,10 @@ class Recorder:
             RanksDiffer: On all ranks, if they measure different things.
         """
         mine = {n: self._accumulators[n] if n in self._with_rows else None for n in self._names}
-        names = "" if classifier is None else ", ".join((classifier, *self._names[1:]))
+        names = "" if measured is None else ", ".join((measured, *self._names[1:]))
+        self.classifier.gather()
         evidence = evidence_of(
-            self._task, mine, self.classifier, ranks, references, self._is_abandoned, names
+            self._task, mine, self.classifier, ranks, references, self._is_abandoned, names, by_head
         )
         some = {name: each for name, each in evidence.items() if each.num_samples}
         outcomes = {

@@ -12,8 +12,9 @@ from lightning_nc.watch.heads import Matrix, matrices
 from lightning_nc.watch.rows import Rows
 
 _REMEDY = (
-    "Set classifier to the dotted path of the nn.Linear whose output the network decides by, or "
-    "num_classes where only one of them has as many rows."
+    "Set classifier to the dotted path of the linear map whose output the network decides by, or "
+    "num_classes where only one of them has as many rows; of one that is applied as a function, set "
+    "classifier to its weight, and features to the module whose output it is applied to."
 )
 
 

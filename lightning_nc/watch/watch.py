@@ -14,15 +14,15 @@ from lightning_nc.tasks.task import Task
 from lightning_nc.values.evidence import Evidence
 from lightning_nc.values.recorded import Recorded
 from lightning_nc.values.stage import STAGES, Stage
-from lightning_nc.watch.agreement import require_same_labels
-from lightning_nc.watch.batch import Batch, Forward
+from lightning_nc.watch.batch import Batch
 from lightning_nc.watch.capture import Capture
 from lightning_nc.watch.choice import Choice
+from lightning_nc.watch.decided import decisions_by
 from lightning_nc.watch.labels import labels_of
-from lightning_nc.watch.order import Order
 from lightning_nc.watch.places import Places
 from lightning_nc.watch.recorder import Recorder
 from lightning_nc.watch.rows import Rows
+from lightning_nc.watch.sense import Sense
 
 
 class Watch:
@@ -59,8 +59,12 @@ class Watch:
         self._silent: set[str] = set()
         self._seen: set[str] = set()
         self._rehearsed: set[str] = set()  # what ran in the frozen pass before it was found
-        self._is_linear = False
-        self._order = Order(root.modules(), is_known=places.target is not None)
+        self._sense = Sense(self._capture, places, task.settings.ignore_index, root)
+        if places.classifier is False and task.settings.num_classes is None:
+            raise ValueError(
+                "Expected num_classes with classifier=False, but got none: without a head there are no "
+                "rows to count. Set num_classes."
+            )
 
     def detach(self) -> None:
         """Remove all hooks."""
@@ -91,7 +95,7 @@ class Watch:
         self._capture.take()
         ignored, looks = self._task.settings.ignore_index, stage.name not in self._seen
         try:
-            labels = labels_of(batch, self._places, ignored, looks)
+            labels = labels_of(batch, self._places, stage.name, ignored, looks)
         except ValueError:
             if needs_labels:
                 raise
@@ -101,7 +105,7 @@ class Watch:
             return
         keeps = self._recorder(stage).classifier
         known = keeps.is_kept and not stage.weights_move
-        opened = Batch(labels, None if known else keeps, is_first=first)
+        opened = Batch(labels, batch, None if known else keeps, is_first=first)
         if not self._capture.is_settled:
             opened.rows = Rows(self._task.settings.num_classes, self._task.least_rows(labels))
         self._capture.open(opened)
@@ -131,8 +135,8 @@ class Watch:
             return
         self._require_rehearsed()
         self._announce(
-            f"NeuralCollapseCallback measures the input of {self.classifier_name!r}, "
-            f"{self._capture.classifier}. Set `classifier` to choose another layer."
+            f"Neural collapse is measured at {self._capture.measured}, {self._capture.linear}. Set "
+            "`classifier` to choose another layer."
         )
 
     def check(self, stage: Stage) -> None:
@@ -148,8 +152,8 @@ class Watch:
         self._require_a_forward()
         batch, counted = self._capture.batch, self._capture.counted
         if batch is not None and counted is not None:
-            self._recorder(stage).check(counted, batch.labels, self._capture.num_rows)
-            self._require_sense(counted, batch)
+            self._recorder(stage).check(counted, batch.labels, self._num_rows)
+            self._sense.require(counted, batch)
 
     def close(
         self,
@@ -158,6 +162,7 @@ class Watch:
         needs_a_forward: bool = True,
         chooses: bool = False,
         is_rehearsal: bool = False,
+        outputs: Any = None,
     ) -> None:
         """Add the batch's features to a stage, or drop them.
 
@@ -167,6 +172,7 @@ class Watch:
             needs_a_forward: Whether to raise if no forward has ever come by.
             chooses: Whether to find the classifier without a loss, where it has still to be found.
             is_rehearsal: Whether training, which shows the order of its tokens, is still to come.
+            outputs: What the step has returned, by which ``predicted`` decides.
 
         Raises:
             RuntimeError: If there was a batch, but no forward has ever come by.
@@ -178,7 +184,7 @@ class Watch:
             if chooses:
                 self.settle(is_trained=False)
             if adds:
-                self._commit(stage, is_rehearsal)
+                self._commit(stage, is_rehearsal, outputs)
             else:
                 self._capture.take()
         finally:
@@ -195,7 +201,7 @@ class Watch:
     @property
     def num_classes(self) -> int | None:
         """Of the classifier that runs, a single row as two; None before a forward of an open batch."""
-        return None if self._capture.counted is None else max(2, self._capture.num_rows)
+        return None if self._capture.counted is None else max(2, self._num_rows)
 
     @property
     def classifier_name(self) -> str | None:
@@ -209,12 +215,13 @@ class Watch:
 
     @property
     def layers(self) -> Sequence[str]:
-        """The paths of the measured layers, globs resolved."""
-        return self._capture.layer_names
+        """The names of the measured layers, globs resolved."""
+        return tuple(self._capture.layers)
 
     def expect_anew(self) -> None:
         """Another phase of the run has to show a forward of its own."""
-        self._capture.has_fired = self._is_linear = False
+        self._capture.has_fired = False
+        self._sense.look_again()
 
     def hold_errors(self) -> None:
         """From now on, raise what goes wrong in a hook only when the batch is closed."""
@@ -249,7 +256,8 @@ class Watch:
         """
         known = {name: self._evidence[name] for name in stage.references if name in self._evidence}
         ranks = Ranks(device) if distributed else None
-        recorded = self._recorder(stage).close(ranks, known, self.classifier_name)
+        measured, by_head = self._capture.measured, not stage.weights_move
+        recorded = self._recorder(stage).close(ranks, known, measured, by_head)
         if any(stage.name in other.references for other in STAGES):
             self._evidence[stage.name] = recorded.evidence
         for kind, module in recorded.notices:
@@ -274,46 +282,24 @@ class Watch:
                 "inference to a method that runs the whole network, such as 'predict_step'."
             )
 
-    def _require_sense(self, forward: Forward, batch: Batch, is_rehearsal: bool = False) -> None:
-        """That the classifier's output is W h + b, and its rows are in the labels' order."""
-        if not self._is_linear:
-            self._capture.require_linear(forward, batch)
-            self._is_linear = True
-        self._capture.part.require_none(forward.name)
-        if not is_rehearsal:
-            self._order.require(forward.leading, batch.label_shape)
-        if self._places.target is None:
-            require_same_labels(batch, self._task.settings.ignore_index)
+    @property
+    def _num_rows(self) -> int:
+        linear, given = self._capture.linear, self._task.settings.num_classes
+        return linear.rows if linear is not None else given or 0
 
-    def _commit(self, stage: Stage, is_rehearsal: bool) -> None:
+    def _commit(self, stage: Stage, is_rehearsal: bool, outputs: Any) -> None:
         forwards, batch = self._capture.take()
         if batch is None:
             return
         if not self._capture.is_settled:
             self._rehearsed |= {forward.name for forward in batch.forwards if stage.loop == "frozen"}
         for forward in forwards:
-            self._require_sense(forward, batch, is_rehearsal)
-            self._recorder(stage).add(forward, batch.labels, self._capture.num_rows)
+            self._sense.require(forward, batch, is_rehearsal)
+            if self._places.predicted is not None:
+                forward.predicted = decisions_by(self._places.predicted, batch, outputs)
+            self._recorder(stage).add(forward, batch.labels, self._num_rows)
             if forward.parameters is not None and batch.keeps is not None:
                 batch.keeps.keep(*forward.parameters)
         if not forwards and self._capture.is_settled:
             self._silent.add(stage.name)
-        self._doubt_forwards(batch, stage)
-
-    def _doubt_forwards(self, batch: Batch, stage: Stage) -> None:
-        known = batch.rows is None
-        if batch.num_forwards > 1 and known and self._places.forwards == "last":
-            self._say(
-                "several forwards",
-                f"{batch.num_forwards} forwards of the classifier ran in one step, and the last one is "
-                "measured with the batch's labels. Set forwards to 'first' or 'all' if others of "
-                "them belong to the labels.",
-            )
-        if stage.weights_move and self._capture.dropout.precedes_features:
-            self._say(
-                "dropout",
-                "Active Dropout directly precedes the feature, the input of "
-                f"{self.classifier_name!r}: the noise that it adds counts as within-class "
-                f"variability in {stage.name}. For the features that the network decides by, look at "
-                "val, or at train with frozen_every_n_epochs.",
-            )
+        self._sense.doubt(batch, stage, self._say)

@@ -54,7 +54,7 @@ FRACTIONS = Y + 0.5
     ("module", "settings", "train", "error", "text"),
     [
         (Network, {"classifier": "head"}, None, ValueError, r"there is no 'head'"),
-        (Network, {"classifier": "norm"}, None, ValueError, r"an nn\.Linear, but it is a BatchNorm1d"),
+        (Network, {"classifier": "norm"}, None, ValueError, r"a linear map .*, but it is a BatchN"),
         (Network, {"layers": ["nek"]}, None, ValueError, r"Did you mean 'neck'"),
         (Network, {"class_names": ["a", "b"]}, None, ValueError, r"each of 10 classes, but got 2"),
         (Network, {"num_classes": 7}, None, ValueError, r"num_classes = 7 rows: 'fc\.weight' \(10"),

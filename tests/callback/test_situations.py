@@ -479,6 +479,14 @@ DISTRIBUTED = {
         trainer={"strategy": ways.fsdp2, "devices": 2},
         processes=2,
     ),
+    "FSDP2, the feature by its module": Situation(
+        "W is put together at the stage's end, as the features have met it",
+        module=networks.Sharded,
+        trainer={"strategy": ways.fsdp2, "devices": 2},
+        callback={"classifier": "net.fc", "features": "net.body"},
+        stages=("val",),
+        processes=2,
+    ),
 }  # fmt: skip
 
 SITUATIONS = PRECISION | WEIGHTS_AND_NAMESPACES | COMPILED | STEPS | EPOCHS | INTERRUPTED | DISTRIBUTED

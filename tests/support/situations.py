@@ -92,6 +92,12 @@ def live(rank, situation, watched, folder):
         for text in situation.ignored:
             warnings.filterwarnings("ignore", text)
         run, module = situation.run(start, situation.train, situation.val)
+        states = [
+            torch.get_rng_state().tolist(),
+            np.random.get_state()[1].tolist(),  # noqa: NPY002
+            random.getstate(),
+            [state.tolist() for state in torch.cuda.get_rng_state_all()],
+        ]
     modules = list(module.modules())
     return {
         "logged": {key: float(value) for key, value in run.callback_metrics.items()},
@@ -100,12 +106,7 @@ def live(rank, situation, watched, folder):
         "epochs": run.current_epoch,
         "state": {key: whole(value).clone() for key, value in module.state_dict().items()},
         "order": torch.cat(module.order) if module.order else torch.zeros(0),
-        "random": [
-            torch.get_rng_state().tolist(),
-            np.random.get_state()[1].tolist(),  # noqa: NPY002
-            random.getstate(),
-            [state.tolist() for state in torch.cuda.get_rng_state_all()],
-        ],
+        "random": states,
         "modes": [m.training for m in modules],
         "hooks": sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in modules),
     }

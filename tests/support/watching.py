@@ -74,8 +74,9 @@ def pooled_in_a_batch(capture, network, name, x, labels=(2,)):
 
 X, Y = torch.randn(8, 6), torch.arange(8) % 3
 REMEDY = (
-    r"\. Set classifier to the dotted path of the nn\.Linear whose output the network decides by, or "
-    r"num_classes where only one of them has as many rows\.$"
+    r"\. Set classifier to the dotted path of the linear map whose output the network decides by, or "
+    r"num_classes where only one of them has as many rows; of one that is applied as a function, set "
+    r"classifier to its weight, and features to the module whose output it is applied to\.$"
 )
 
 

@@ -7,6 +7,7 @@ from torch import nn
 
 from lightning_nc.watch.batch import Batch, Forward
 from lightning_nc.watch.choice import Choice, choose, require_linear
+from lightning_nc.watch.linear import LinearMap
 from lightning_nc.watch.rows import Rows
 
 
@@ -27,7 +28,7 @@ def test_an_output_that_is_not_linear_in_the_features_is_refused():
 
 
 def test_a_choice_goes_through_its_state():
-    choice = Choice.of("head", nn.Linear(8, 3))
+    choice = Choice.of(LinearMap("head", nn.Linear(8, 3)))
     assert choice == Choice("head", rows=3, width=8)
     assert choice.state_dict() == {"name": "head", "rows": 3, "width": 8}
     assert Choice.from_state_dict(choice.state_dict()) == choice

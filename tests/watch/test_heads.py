@@ -7,10 +7,8 @@ from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
 from lightning_nc.watch.heads import (
-    find_heads,
     first_rows,
     gap,
-    is_trained,
     is_whole,
     largest_gap,
     makes_weight,
@@ -18,49 +16,6 @@ from lightning_nc.watch.heads import (
     read,
     weight_version,
 )
-
-MODULES = {"": nn.Identity(), "a": nn.Linear(3, 4), "act": nn.ReLU(), "b": nn.Linear(4, 2)}
-
-
-def test_without_a_name_every_linear_layer_may_be_the_classifier():
-    assert find_heads(MODULES, None) == {name: MODULES[name] for name in ("a", "b")}
-    assert find_heads(MODULES, "a") == {"a": MODULES["a"]}
-
-
-class Adapted(nn.Module):
-    """As peft wraps a layer."""
-
-    def __init__(self):
-        super().__init__()
-        self.base_layer, self.down, self.up = nn.Linear(4, 3), nn.Linear(4, 2), nn.Linear(2, 3)
-
-
-class NoisyLinear(nn.Module):
-    """Another package's."""
-
-
-@pytest.mark.parametrize(
-    ("module", "text"),
-    [
-        (nn.ReLU(), r"but it is a ReLU\.$"),
-        (nn.Sequential(nn.Linear(2, 2), nn.ReLU()), r"it is a Sequential\. Did you mean m\.0\?$"),
-        (nn.Sequential(nn.Linear(2, 4), nn.Linear(4, 2)), r"a Sequential\. Did you mean m\.1\?$"),
-        # none of several of one size is more likely than the others
-        (nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), r"Sequential\. Inside there are '0', '1'\.$"),
-        (Adapted(), r"sum of 'base_layer', 'down', 'up': an adapter, .* \(peft: modules_to_save\)"),
-        (NoisyLinear(), r", but it is a [\w.]*test_heads\.NoisyLinear\.$"),
-    ],
-)
-def test_a_module_that_is_not_linear_is_refused_with_what_is_inside(module, text):
-    with pytest.raises(ValueError, match=f"Expected classifier='m' to be an nn.Linear.*{text}"):
-        find_heads({"m": module}, "m")
-
-
-def test_a_network_without_a_linear_layer_has_no_head():
-    with pytest.raises(
-        ValueError, match=r"as classifier, but there is none\. .* set classifier to its"
-    ):
-        find_heads({"act": nn.ReLU()}, None)
 
 
 def tied():
@@ -220,11 +175,3 @@ def test_a_version_changes_with_each_step():
     assert weight_version(nn.LazyLinear(3)) is None
     with torch.inference_mode():
         assert weight_version(nn.Linear(4, 3)) is None
-
-
-def test_a_module_is_trained_if_any_of_its_parameters_is():
-    head = nn.Linear(4, 3)
-    head.weight.requires_grad_(False)
-    assert is_trained(head)
-    head.bias.requires_grad_(False)
-    assert not is_trained(head)

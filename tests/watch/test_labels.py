@@ -102,7 +102,7 @@ def test_a_batch_with_several_that_could_be_labels_is_refused(batch, places):
 
 def test_a_function_may_say_that_there_are_none():
     assert find_target((X, Y), lambda batch: None) is None
-    assert labels_of((X, Y), Places(target=lambda batch: None), ignored=-100, looks=True) is None
+    assert labels_of((X, Y), Places(target=lambda batch: None), "val", ignored=-100, looks=True) is None
 
 
 TOKENS = torch.tensor([[3, 4, 5], [6, 7, 8]])
@@ -167,7 +167,7 @@ def test_the_labels_are_compared_with_the_inputs_unless_the_user_vouches_for_the
     batch = {"input_ids": TOKENS, "labels": TOKENS.clone()}
 
     def found(looks=True, ignored=-100, **places):
-        return labels_of(batch, Places(**places), ignored, looks)
+        return labels_of(batch, Places(**places), "val", ignored, looks)
 
     with pytest.raises(ValueError, match="labels that are not the inputs"):
         found()

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_nc.watch.paths import modules_by_path, require_path, without_wrappers
+from lightning_nc.watch.paths import matching, modules_by_path, require_path, without_wrappers
 
 
 def test_of_a_wrapper_and_what_it_wraps_the_latter_has_the_path():
@@ -48,3 +48,29 @@ def test_a_path_to_nowhere_is_refused_with_what_is_there(path, argument, text):
 
 def test_a_path_that_is_there_is_no_error():
     require_path(MODULES, "body.norm", "layers")
+
+
+NAMES = ["", "mlp", "blocks", "blocks.0", "blocks.0.mlp", "blocks.1", "blocks.10.mlp.fc", "xmlp"]
+
+
+@pytest.mark.parametrize(
+    ("glob", "expected"),
+    [
+        ("*", ["mlp", "blocks", "xmlp"]),
+        ("blocks.*", ["blocks.0", "blocks.1"]),
+        ("blocks.?.mlp", ["blocks.0.mlp"]),
+        ("blocks.[!0]", ["blocks.1"]),
+        ("blocks[.]0", []),
+        ("blocks.[01]", ["blocks.0", "blocks.1"]),
+        ("blocks.**", ["blocks.0", "blocks.0.mlp", "blocks.1", "blocks.10.mlp.fc"]),
+        ("**.mlp", ["mlp", "blocks.0.mlp"]),
+        ("**mlp", ["mlp", "blocks.0.mlp", "xmlp"]),
+        ("blocks.**.fc", ["blocks.10.mlp.fc"]),
+        ("blocks.**.0", ["blocks.0"]),
+        ("**", NAMES[1:]),
+        ("bl*.1*", ["blocks.1"]),
+        ("block.s", []),
+    ],
+)
+def test_a_star_stops_at_dots_and_two_cross_them(glob, expected):
+    assert matching(NAMES, glob) == expected

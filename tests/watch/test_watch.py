@@ -62,7 +62,7 @@ def test_batches_add_up_to_their_stage_alone():
     seen.watch.reset(ONLINE, TEST)
     assert (seen.count(ONLINE), seen.count(VAL)) == (0, 10)
     assert seen.announced == [
-        "NeuralCollapseCallback measures the input of '2', Linear(in_features=8, out_features=3, "
+        "Neural collapse is measured at the input of '2', Linear(in_features=8, out_features=3, "
         "bias=True). Set `classifier` to choose another layer."
     ]
     assert seen.said == {}

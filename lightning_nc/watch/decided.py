@@ -1,0 +1,49 @@
+"""The network's decisions, where a function of the user's tells them."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from lightning_nc.dotted_path import import_function
+from lightning_nc.watch.batch import Batch
+
+
+def decisions_by(predicted: str | Callable[[Any, Any], Any], batch: Batch, outputs: Any) -> Tensor:
+    """What ``predicted`` says of a batch.
+
+    Args:
+        predicted: A function of the batch and of what the step has returned, or its dotted path.
+        batch: The open batch.
+        outputs: What the step has returned.
+
+    Returns:
+        A decision for each label.
+
+    Raises:
+        ValueError: If it gives anything else.
+
+    Example:
+        >>> import torch
+        >>> batch = Batch(torch.tensor([0]))
+        >>> decisions_by(lambda batch, outputs: outputs.argmax(1), batch, torch.eye(1))
+        tensor([0])
+    """
+    function = import_function(predicted, "predicted") if isinstance(predicted, str) else predicted
+    found = function(batch.source, outputs)
+    if (
+        isinstance(found, Tensor)
+        and not found.is_floating_point()
+        and (found.numel() == batch.labels.numel())
+    ):
+        return found.detach().reshape(-1)
+    got = (
+        f"{found.dtype} of shape {tuple(found.shape)}"
+        if isinstance(found, Tensor)
+        else f"a {type(found).__name__}"
+    )
+    raise ValueError(
+        f"Expected predicted to give one class number for each label, of shape "
+        f"{tuple(batch.label_shape)}, but got {got}. Does it return logits (argmax them), or does the "
+        "step return nothing that it could decide by (a dict with the logits)?"
+    )
