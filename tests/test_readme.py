@@ -1,4 +1,4 @@
-"""The README's blocks run as written, and its table is the table of measures."""
+"""README and docs/: blocks run as written, links lead somewhere, and tables are the code's."""
 
 import ast
 import re
@@ -10,12 +10,55 @@ import yaml
 from lightning_nc.functional import MEASURES
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+README = PAGES[0].read_text()
+TRAINING = (DOCS / "training.md").read_text()
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
+
+# their blocks are no programs, or are run by tests of their own
+NOT_RUN = {"contracts.md", "conversions.md", "models.md"}
 
 
 def blocks(language, text=README):
     return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
+
+
+PYTHON = [b for page in PAGES if page.name not in NOT_RUN for b in blocks("python", page.read_text())]
+
+
+def prose(text):
+    """A page without its blocks of code."""
+    return re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+
+
+def words(text):
+    """What a reader reads: all but the blocks of code, the table of keys and where links lead."""
+    without_keys = re.sub(r"^\| key .*?\n\n", "", prose(text), flags=re.DOTALL | re.MULTILINE)
+    without_targets = re.sub(r"\]\([^)]*\)", "]", without_keys)
+    return [word for word in without_targets.split() if re.search(r"\w", word)]
+
+
+def links_in(text):
+    """Where links and pictures lead, other sites left out."""
+    found = re.findall(r"\]\(([^)\s]+)\)", re.sub(r"`[^`\n]*`", "", prose(text)))
+    return [link for link in found if "://" not in link]
+
+
+def anchors(text):
+    """The headings, as a link names them."""
+    heads = re.findall(r"^#+ (.+)$", prose(text), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+def broken_links(page):
+    return [link for link in links_in(page.read_text()) if not leads_somewhere(page, link)]
+
+
+def leads_somewhere(page, link):
+    path, _, anchor = link.partition("#")
+    target = page.parent / path if path else page
+    return target.exists() and (not anchor or anchor in anchors(target.read_text()))
 
 
 def test_the_table_lists_the_logged_keys_with_their_values_at_collapse():
@@ -40,33 +83,80 @@ def test_every_key_of_the_mapping_exists():
     assert set(named) <= set(MEASURES)
 
 
-def test_the_trainer_block_runs(monkeypatch):
+@pytest.mark.parametrize("block", [b for b in PYTHON if "L.Trainer(" in b])
+def test_the_trainer_blocks_run(block, capsys):
     from support.training import BATCH, ROWS, Network, digits
     from torch.utils.data import DataLoader
 
-    [block] = [b for b in blocks("python") if "L.Trainer" in b]
     names = {
         "model": Network(),
         "train_loader": DataLoader(digits(), BATCH, shuffle=True),
         "val_loader": DataLoader(digits(ROWS, 96), BATCH),
     }
-    quick = "callbacks=[NeuralCollapseCallback()], max_epochs=1, logger=False, accelerator='cpu', "
-    quick += "enable_checkpointing=False, log_every_n_steps=1"
-    exec(block.replace("callbacks=[NeuralCollapseCallback()]", quick), names)
+    quick = (
+        "max_epochs=1, logger=False, accelerator='cpu', enable_checkpointing=False, log_every_n_steps=1"
+    )
+    exec(block.replace("L.Trainer(", f"L.Trainer({quick}, "), names)
     assert "nc1/cdnv/val" in names["trainer"].callback_metrics
+    assert ("print" in block) == ("nc1/cdnv/val" in capsys.readouterr().out)
 
 
-@pytest.mark.parametrize("block", [b for b in blocks("python") if "L.Trainer" not in b])
+@pytest.mark.parametrize("block", [b for b in PYTHON if "L.Trainer(" not in b])
 def test_the_other_python_blocks_run(block, capsys):
     exec(block, {})
     assert ("print" in block) == bool(capsys.readouterr().out)
 
 
 def test_the_monitored_key_is_one_that_falls_from_the_start():
-    monitored = [key for block in blocks("python") for key in re.findall(r'monitor="([^"]+)"', block)]
-    assert monitored == ["nc1/cdnv/val"]  # tests/callback/test_monitoring.py shows why
-    told = README.split("**Monitoring.**")[1].split("- With")[0]
-    assert "`nc1/within_between_pinv` may rise first" in told
+    for text in (README, TRAINING):
+        # tests/callback/test_monitoring.py shows why
+        assert re.findall(r'monitor="([^"]+)"', text) == ["nc1/cdnv/val"]
+        told = text.split('monitor="')[1].split("\n- ")[0]
+        assert re.search(r"`nc1/within_between_pinv`\s+may\s+rise\s+first", told)
+
+
+def test_a_newcomer_reads_it_in_five_minutes():
+    assert 800 < len(words(README)) <= 1500
+
+
+def test_what_counts_as_a_word():
+    text = "# Two words\n\n| key | what |\n|---|---|\n| `a` | b |\n\n[three](of/five.md) & `four`\n"
+    assert len(words(text + "```python\nnot counted\n```\n")) == 4
+
+
+def test_what_it_costs_is_from_the_whole_table():
+    whole = {
+        tuple(line.strip("|").split("|")[:2]) for line in (DOCS / "costs.md").read_text().splitlines()
+    }
+    part = README.split("## What it costs")[1].split("\n## ")[0]
+    rows = [tuple(line.strip("|").split("|")) for line in part.splitlines() if line.startswith("| ")]
+    assert len(rows) >= 4
+    assert set(rows) <= whole
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page):
+    assert broken_links(page) == []
+
+
+def test_a_link_that_leads_nowhere_is_noticed(tmp_path):
+    links = [
+        "a.md",
+        "b.md",
+        "#here-it-is",
+        "#there",
+        "a.md#there",
+        "a.md#here-it-is",
+        "https://a.b/c.md",
+    ]
+    text = "# Here `it` is\n" + "".join(f"[x\ny]({link})" for link in links) + "`[x](no.md)`\n"
+    (tmp_path / "a.md").write_text(text)
+    assert broken_links(tmp_path / "a.md") == ["b.md", "#there", "a.md#there"]
+
+
+def test_the_readme_leads_to_every_page():
+    linked = {link.partition("#")[0] for link in links_in(README)}
+    assert {page.relative_to(ROOT).as_posix() for page in PAGES[1:]} <= linked
 
 
 def test_the_yaml_block_configures_the_callback():

@@ -1,4 +1,4 @@
-"""Peak memory against the formulas in the README, each case in a process of its own."""
+"""Peak memory against the formulas in docs/costs.md, each case in a process of its own."""
 
 import json
 import subprocess

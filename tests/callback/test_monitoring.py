@@ -63,7 +63,7 @@ def test_a_monitor_sees_the_latest_value_from_the_first_time_it_looks(
 
 
 def test_lightnings_defaults_look_too_early_for_the_training_stages(tmp_path):
-    # as the README says; if this ever passes, the advice there can go
+    # as the docs/training.md says; if this ever passes, the advice there can go
     stop = EarlyStopping("nc1/cdnv/train_online", mode="min")
     with pytest.raises(RuntimeError, match="not available"):
         fit(Network(), [NeuralCollapseCallback(), stop], val_check_interval=0.5)
