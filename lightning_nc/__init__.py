@@ -3,6 +3,7 @@
     L.Trainer(callbacks=[NeuralCollapseCallback()])
 
 - NeuralCollapseCallback: the callback; its help tells every argument.
+- measure: the same of any network and loader, in one call; compare puts several side by side.
 - NeuralCollapse: the same as a torchmetrics metric, for any other loop.
 - ClassStatistics, LinearClassifier, FeatureSample, Frame, History: the values that they rest on.
 - functional: one function per formula, and the table MEASURES of the logged keys.
@@ -14,6 +15,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from lightning_nc import functional as functional
+from lightning_nc.measure import measure as measure
+from lightning_nc.measurement import Measurement as Measurement
+from lightning_nc.measurement import compare as compare
 from lightning_nc.metric import NeuralCollapse as NeuralCollapse
 from lightning_nc.values import ClassStatistics as ClassStatistics
 from lightning_nc.values import FeatureSample as FeatureSample
@@ -32,11 +36,14 @@ __all__ = [
     "Frame",
     "History",
     "LinearClassifier",
+    "Measurement",
     "NeuralCollapse",
     "NeuralCollapseCallback",
     "NeuralCollapseWarning",
+    "compare",
     "figures",
     "functional",
+    "measure",
 ]
 
 try:

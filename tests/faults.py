@@ -78,8 +78,8 @@ FAULTS = (
     Fault(
         "rows enter the statistics in the hook, not at the batch's end",
         "watch/capture.py",
-        "        self._policy = places.forwards\n",
-        '        self._policy = "all"  # so does each forward, wherever it belongs\n',
+        "        self.forwards, self.pool = places.forwards, places.pool\n",
+        '        self.forwards, self.pool = "all", places.pool  # so does each forward, of anything\n',
         (SITUATIONS, "-k", "LBFGS or forwards"),
     ),
     Fault(
@@ -134,9 +134,23 @@ FAULTS = (
     Fault(
         "the ranks' samples count alike, whatever they stand for",
         "functional/decision.py",
-        "        stands_for=own.all_classes.num_samples,\n",
-        "        stands_for=torch.tensor(1),\n",
+        "stands_for=rows,",
+        "stands_for=torch.tensor(1),",
         DISTRIBUTED,
+    ),
+    Fault(
+        "rows that a mask leaves out count",
+        "watch/mask.py",
+        "        return torch.where(mask.bool(), labels, ignored)\n",
+        "        return labels.clone()\n",
+        ("tests/test_models_doc.py", "-k", "Nodes"),
+    ),
+    Fault(
+        "decisions of an epoch that moves its weights are those of its last W",
+        "watch/watch.py",
+        "by_head = self._capture.measured, not stage.weights_move",
+        "by_head = self._capture.measured, True",
+        ("tests/test_models_doc.py", "-k", "Parameter"),
     ),
 )  # fmt: skip
 
@@ -144,7 +158,7 @@ FAULTS = (
 def seed(fault: Fault, into: Path) -> None:
     """Copy the package and its tests, with the fault."""
     ignored = shutil.ignore_patterns("__pycache__", ".hypothesis", ".pytest_cache")
-    for name in ("lightning_nc", "tests", "examples"):
+    for name in ("lightning_nc", "tests", "examples", "docs"):
         shutil.copytree(ROOT / name, into / name, ignore=ignored)
     for name in ("pyproject.toml", "README.md", "CHANGELOG.md"):
         shutil.copy(ROOT / name, into / name)

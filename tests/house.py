@@ -32,8 +32,10 @@ ALLOWED = {
     "session": {"plan", "watch", "run", "report", "tasks", "values", "lightning"},
     "callback": {"plan", "session", "watch", "run", "report", "tasks", "values"},
     "measure": {"values", "tasks", "stream", "functional", "watch", "dotted_path", "measurement"},
-    "measurement": {"values", "figures", "matplotlib"},
-    "__init__": {"functional", "metric", "values", "figures", "callback"},
+    "measurement": {"values", "functional", "tasks", "figures", "matplotlib"},
+    "__init__": {
+        "functional", "measure", "measurement", "metric", "values", "figures", "callback",
+    },
 }  # fmt: skip
 """What a folder, or a file at the top, may import besides itself, of ours and of some libraries."""
 

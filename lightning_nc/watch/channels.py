@@ -67,7 +67,7 @@ def channel_axis(layer: Layer, modules: Mapping[str, nn.Module], x: Tensor) -> i
         return 1 if fits else _certain_axis(x, layouts, widths, _has_parts(modules[path]))
     while path and not layouts and not widths:
         path = path.rpartition(".")[0]
-        layouts, widths = _evidence(modules[path], x.ndim, _WIDTH_OUT)
+        layouts, widths = _evidence(modules[path], x.ndim, (*_WIDTH_IN, *_WIDTH_OUT))
     axis = _certain_axis(x, layouts, widths, has_parts=True)
     # what has no channels of its own may be attention scores (B, heads, T, T)
     return None if axis == -1 and x.ndim > 3 else axis

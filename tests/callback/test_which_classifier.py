@@ -629,6 +629,6 @@ def differ(rank, folder):
 @pytest.mark.ddp
 def test_ranks_that_measure_different_heads_of_one_shape_tell_no_value(two_processes, tmp_path):
     for rank, (words, values) in enumerate(two_processes.run(differ, str(tmp_path))):
-        assert re.search(rf"this one measures {['fc', 'aux'][rank]}\.", words)
+        assert re.search(rf"this one measures the input of '{['fc', 'aux'][rank]}'\.", words)
         assert values
         assert all(value != value for value in values.values())

@@ -161,7 +161,8 @@ ATTENTION = Parts(nn.Linear(8, 24), nn.Linear(8, 8), drop=nn.Dropout(), norm=nn.
         (MIXED, (2, 9, 4), "token_mean"),  # its convolution is over images
         (Parts(nn.Conv1d(4, 8, 1), nn.Linear(5, 5)), (2, 8, 5), None),
         (Parts(nn.Conv1d(4, 8, 1), nn.LayerNorm(8)), (2, 8, 5), "spatial_mean"),
-        (Parts(nn.Conv2d(4, 1, 1), nn.Linear(5, 1)), (2, 1, 6, 1), None),
+        (Parts(nn.Conv2d(4, 8, 1), nn.Linear(8, 1)), (2, 8, 1, 1), "spatial_mean"),
+        (Parts(nn.Conv2d(4, 8, 1), nn.LayerNorm([8, 8, 8])), (2, 8, 8, 8), "spatial_mean"),
     ],
 )  # fmt: skip
 def test_types_and_widths_tell_where_the_channels_of_an_output_are(module, shape, expected):

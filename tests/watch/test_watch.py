@@ -269,7 +269,7 @@ def test_what_goes_wrong_in_a_hook_is_raised_where_the_batch_is_closed():
     seen = Observed(classifier="2", layers=["1"])
     seen.watch.hold_errors()
     seen.watch.open((X, Y), ONLINE)
-    seen.network(torch.zeros(24, 2, 6))
+    seen.network(torch.zeros(24, 2, 2, 6))
     with pytest.raises(ValueError, match="Expected a pool for layer '1'"):
         seen.watch.close(ONLINE)
     seen.batch(ONLINE)

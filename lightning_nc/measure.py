@@ -1,0 +1,320 @@
+"""`measure`: neural collapse of any network on any loader, in one call and one pass; no Trainer."""
+
+import copy
+import dataclasses
+import inspect
+import logging
+import random
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.utils.data import Dataset, IterableDataset
+
+from lightning_nc.dotted_path import import_function
+from lightning_nc.measurement import Measurement
+from lightning_nc.tasks import Settings, make_task
+from lightning_nc.values.covariance import CovarianceSetting
+from lightning_nc.values.errors import NeuralCollapseWarning
+from lightning_nc.values.recorded import HEAD, Recorded
+from lightning_nc.values.stage import Stage
+from lightning_nc.watch.labels import find_mask, find_target
+from lightning_nc.watch.places import Forwards, Place, Places, of_stage
+from lightning_nc.watch.watch import Watch
+
+Function = str | Callable[[Any, Any], Any]
+Arguments = tuple[list[Any], dict[str, Any], str]
+
+_STAGE = Stage("measure", "measure")
+_ARGS, _KEYWORDS = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
+_LOG = logging.getLogger("lightning_nc")
+
+
+def measure(
+    model: nn.Module, loader: Iterable[Any], classifier: str | bool | None = None,
+    features: str | None = None, layers: Sequence[str] | Mapping[str, Any] = (), pool: str = "auto",
+    target: Place | None = None, target_shift: int = 0, mask: Place | None = None,
+    predicted: Function | None = None, task: str = "multiclass", num_classes: int | None = None,
+    measures: Sequence[str] = ("default",), covariance: CovarianceSetting = "auto",
+    ignore_index: int | None = -100, min_count: int = 1, forwards: Forwards = "last",
+    device: torch.device | str | None = None, forward: Function | None = None, progress: bool = True,
+    seed: int = 0,
+) -> Measurement:  # fmt: skip
+    """Neural collapse of a network on labeled data, in eval mode, without gradients, in one pass.
+
+    Nothing of the network is changed: weights, buffers, hooks and the mode of each submodule are the
+    same afterwards, and so are the global random states. The rows of this process alone are measured.
+
+    Args:
+        model: Any module.
+        loader: Gives batches: a DataLoader, a list, a generator.
+        classifier: Dotted path to the last linear map. None: the one that runs last, if certain.
+        features: Dotted path to the module whose output is the feature. None: the classifier's input.
+        layers: More modules, by dotted path or glob; a mapping gives each its pool.
+        pool: How an output with more than two dimensions becomes rows.
+        target: Where the labels are: a position, a key, an attribute, a dotted path of these, or a
+            function of the batch. None: under a usual name, else the second item.
+        target_shift: 1: the label of a position is the next token's.
+        mask: Likewise, which rows count.
+        predicted: A function of the batch and of what the network returns: a class for each label.
+        task: What a label is: "multiclass" or "binary".
+        num_classes: None: the classifier's rows.
+        measures: Keys, globs, "default", or functions by dotted path.
+        covariance: "auto", "pooled", "per_class" or "none".
+        ignore_index: Label of rows to leave out, or None.
+        min_count: Classes with fewer rows are left out.
+        forwards: Which forward of the classifier counts, where several run on a batch.
+        device: Where batches go. None: to the network, unless it is on several devices.
+        forward: A function of model and batch that runs the network, or its dotted path. None: on a
+            mapping as keywords, less labels that it does not take; on the first item of a sequence that
+            is not the labels, or the batch itself, where nothing else could be meant.
+        progress: Show a bar where the pass takes more than two seconds, in a terminal or a notebook.
+        seed: Of the sample of rows; the global random state is never touched.
+
+    Returns:
+        The values, which print as a table, and what they were computed from.
+
+    Raises:
+        ValueError: If settings, network and batches do not fit, or no row counts.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+        >>> batches = [(torch.randn(20, 4), torch.arange(20) % 3) for _ in range(2)]
+        >>> measure(model, batches).values["nc0/num_samples"]
+        40.0
+    """
+    _require_network_and_batches(model, loader)
+    at_least_0 = {"target_shift": (target_shift, 0), "seed": (seed, 0)}
+    _require_at_least(num_classes=(num_classes, 2), min_count=(min_count, 1), **at_least_0)
+    names = (measures,) if isinstance(measures, str) else tuple(measures)
+    settings = Settings(num_classes, covariance, ignore_index, names, seed=seed, min_count=min_count)
+    places = Places(classifier, features, layers, pool, forwards, target, target_shift, mask, predicted)
+    told: dict[str, str] = {}
+    watch = Watch(model, places, make_task(task, settings), told.__setitem__, _LOG.info)
+    try:
+        where = _device(model, device)
+        with _same_random_states(model), _eval_mode(model), _bar(loader, progress) as batches:
+            there = batches if where is None else (_moved(batch, where) for batch in batches)
+            _run(there, watch, _way(model, forward, places))
+        recorded = watch.end(_STAGE, where or torch.device("cpu"), distributed=False)
+    finally:
+        watch.detach()
+    measurement = Measurement.of(recorded, watch.classifier_name)
+    told.update(_notices(recorded, watch.classifier_name if classifier is None else None))
+    for text in told.values():
+        warnings.warn(text, NeuralCollapseWarning, stacklevel=2)
+    return measurement
+
+
+def _run(batches: Iterable[Any], watch: Watch, way: Callable[[Any], Any]) -> None:
+    is_empty = True
+    for batch in batches:
+        is_empty = False
+        with torch.no_grad():
+            watch.open(batch, _STAGE)
+            outputs = way(batch)
+            watch.close(_STAGE, chooses=True, outputs=outputs)
+    if is_empty:
+        raise ValueError(
+            "Expected at least one batch, but the loader gave none. Is its data set empty, does "
+            "drop_last drop the only batch, or is it an iterator that was used up before?"
+        )
+
+
+def _notices(recorded: Recorded, found: str | None) -> dict[str, str]:
+    """What to tell of the data; where the classifier was found, and the classes do not fit, a doubt."""
+    doubt = f" Or is {found!r}, which was found by itself, not the classifier? Set `classifier`."
+    doubtful = () if found is None else (("absent", HEAD), ("out_of_range", HEAD))
+    return {" ".join(k): text + doubt * (k in doubtful) for k, text in recorded.notices.items()}
+
+
+def _require_network_and_batches(model: Any, loader: Any) -> None:
+    if not isinstance(model, nn.Module):
+        raise ValueError(
+            f"Expected model to be an nn.Module, but got a {type(model).__name__}. Pass the network "
+            "first and the loader second; of an object that holds a network, the network."
+        )
+    is_data_set = isinstance(loader, Dataset) and not isinstance(loader, IterableDataset)
+    if is_data_set or not isinstance(loader, Iterable):
+        raise ValueError(
+            f"Expected loader to give batches, but got a {type(loader).__name__}. Is it a data set? "
+            "Wrap it: torch.utils.data.DataLoader(dataset, batch_size=256)."
+        )
+
+
+def _require_at_least(**given: tuple[int | None, int]) -> None:
+    for name, (value, least) in given.items():
+        if value is not None and value < least:
+            raise ValueError(f"Expected {name} to be at least {least}, but got {value}.")
+
+
+@contextmanager
+def _same_random_states(model: nn.Module) -> Iterator[None]:
+    """Python's, NumPy's and torch's global random states are afterwards what they were."""
+    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
+    cuda = sorted({d.index or 0 for d in _devices(model) if d.type == "cuda"})
+    try:
+        with torch.random.fork_rng(devices=cuda):
+            yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)  # noqa: NPY002
+
+
+@contextmanager
+def _eval_mode(model: nn.Module) -> Iterator[None]:
+    """Eval mode, and afterwards each submodule's own."""
+    modes = [(m, m.training) for m in model.modules()]
+    plain = nn.Module.train, nn.Module.eval
+    own = [m for m, trains in modes if trains and (type(m).train, type(m).eval) != plain]
+    before = _sums(own)
+    try:
+        if any(trains for _, trains in modes):
+            model.eval()
+        if _sums(own) != before:
+            raise ValueError(
+                "Expected the weights to stay as they are in eval mode, but the network's eval() has "
+                "changed them. Does it merge an adapter's, or swap in averages? Call model.eval() "
+                "before measuring, and model.train() after it."
+            )
+        yield
+    finally:
+        for m in own:
+            if not m.training:  # else one around it has done so
+                m.train()  # takes back what its eval() did besides
+        for m, mode in modes:
+            m.training = mode
+
+
+def _sums(modules: Sequence[nn.Module]) -> list[str]:
+    """What tells whether weights have changed, without a copy of them; NaN equals NaN."""
+    every = {id(p): p for m in modules for p in m.parameters() if not is_lazy(p)}
+    return [str(float(p.detach().double().sum())) for p in every.values() if type(p.data) is Tensor]
+
+
+def _bar(loader: Iterable[Any], progress: bool) -> AbstractContextManager[Iterable[Any]]:
+    """The batches, under a bar where somebody looks; gone at the end."""
+    if progress and ("ipykernel" in sys.modules or (sys.stderr is not None and sys.stderr.isatty())):
+        with suppress(ImportError):
+            from tqdm import tqdm
+
+            return closing(tqdm(loader, "Neural collapse", unit="batch", leave=False, delay=2.0))
+    return nullcontext(loader)
+
+
+def _way(model: nn.Module, forward: Function | None, places: Places) -> Callable[[Any], Any]:
+    """From a batch to what the network returns."""
+    function = import_function(forward, "forward") if isinstance(forward, str) else forward
+    if function is not None:
+        return lambda batch: function(model, batch)
+    takes = _signature(model)
+
+    def run(batch: Any) -> Any:
+        args, keywords, doubt = _arguments(batch, takes, _asides(batch, places))
+        if not doubt:
+            return model(*args, **keywords)
+        place: Any = list(batch)[:1] if isinstance(batch, Mapping) else [0]
+        place = place if isinstance(batch, Mapping | list | tuple) else ".x"
+        raise ValueError(
+            f"Expected to be certain how the forward of {type(model).__name__} takes a "
+            f"{type(batch).__name__} as batch, but {doubt}. It takes ({', '.join(takes.parameters)}). "
+            "Set forward to a function of the model and the batch that calls it, such as "
+            f"forward=lambda model, batch: model(batch{place})."
+        )
+
+    return run
+
+
+def _signature(model: nn.Module) -> inspect.Signature:
+    """What the forward takes; a wrapper that takes anything hands it on to what it wraps."""
+    takes, inner = inspect.signature(model.forward), list(model.children())
+    kinds = {p.kind for p in takes.parameters.values()}
+    return _signature(inner[0]) if kinds == {_ARGS, _KEYWORDS} and len(inner) == 1 else takes
+
+
+def _arguments(batch: Any, takes: inspect.Signature, asides: Sequence[Tensor]) -> Arguments:
+    """Arguments, keywords, and a clause on why it is not certain that it is these."""
+    items = [batch]
+    if isinstance(batch, list | tuple):
+        # the first one is the input, unless it is the labels themselves
+        aside = [any(batch[0] is each for each in asides), *(_holds(v, asides) for v in batch[1:])]
+        items = [item for item, is_aside in zip(batch, aside, strict=True) if not is_aside] or [batch]
+    first, kinds = items[0], [p.kind for p in takes.parameters.values()]
+    args, keywords = [first], dict[str, Any]()
+    if isinstance(first, Mapping):
+        known = dict(first) if _KEYWORDS in kinds else takes.parameters
+        keywords = {k: v for k, v in first.items() if k in known or not _holds(v, asides)}
+        args.clear()
+        unknown = [key for key in keywords if key not in known]
+        if unknown:
+            return args, keywords, f"it does not take {', '.join(map(repr, unknown))}"
+    try:
+        takes.bind(*args, **keywords)
+    except TypeError as error:
+        return args, keywords, f"a call with it fails ({error})"
+    places = [kind for kind in kinds if kind not in {_KEYWORDS, inspect.Parameter.KEYWORD_ONLY}]
+    is_one = len(places) == 1 and places != [_ARGS]
+    if is_one or (len(items) == 1 and isinstance(first, Tensor | Mapping)):
+        return args, keywords, ""
+    return args, keywords, "it could take more than one argument"
+
+
+def _asides(batch: Any, places: Places) -> list[Tensor]:
+    """What a batch has beside the inputs: labels and mask."""
+    where = of_stage(places.mask, _STAGE.name, "mask")
+    mask = None if where is None else find_mask(batch, where)
+    labels = find_target(batch, of_stage(places.target, _STAGE.name, "target"), mask)
+    return [each for each in (labels, mask) if isinstance(each, Tensor)]
+
+
+def _holds(value: Any, asides: Sequence[Tensor]) -> bool:
+    nested = value.values() if isinstance(value, Mapping) else value
+    inner = nested if isinstance(value, Mapping | list | tuple) else ()
+    return any(value is each for each in asides) or any(_holds(item, asides) for item in inner)
+
+
+def _devices(model: nn.Module) -> list[torch.device]:
+    return list(dict.fromkeys(t.device for t in (*model.parameters(), *model.buffers())))
+
+
+def _device(model: nn.Module, wanted: torch.device | str | None) -> torch.device | None:
+    """Where batches go; None: they stay."""
+    found = _devices(model)
+    if wanted is None:
+        return found[0] if len(found) == 1 else None
+    place = torch.device(wanted)
+    fitting = [d for d in found if d.type == place.type and place.index in (None, d.index)]
+    if found and not fitting:
+        raise ValueError(
+            f"Expected the model on {place}, as device asks for, but it is on "
+            f"{', '.join(map(str, found))}. Move it, model.to({str(place)!r}), or leave device out."
+        )
+    return fitting[0] if fitting else place
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    """A batch whose tensors are on a device; the one that was given stays as it is."""
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=device.type == "cuda")
+    if callable(getattr(value, "to", None)) and not isinstance(value, type):
+        return copy.copy(value).to(device)  # some move themselves
+    if isinstance(value, Mapping):
+        changed: Any = copy.copy(value)
+        for key, item in value.items():
+            changed[key] = _moved(item, device)
+        return changed
+    if isinstance(value, list | tuple):
+        items = [_moved(item, device) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        made = copy.copy(value)
+        for field in dataclasses.fields(value):
+            object.__setattr__(made, field.name, _moved(getattr(value, field.name), device))
+        return made
+    return value
