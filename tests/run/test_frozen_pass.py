@@ -79,7 +79,7 @@ def test_an_error_in_the_pass_leaves_training_as_it_was():
     module.train()
     loader = frozen_loader(DataLoader(digits(), BATCH), 4, seed=0)
 
-    def fail(batch):
+    def fail(batch, outputs):
         raise RuntimeError("on purpose")
 
     state = torch.get_rng_state()

@@ -174,5 +174,5 @@ def test_the_labels_are_compared_with_the_inputs_unless_the_user_vouches_for_the
     assert found(looks=False) is found(target="labels") is batch["labels"]
     assert found(target_shift=1).tolist() == [[4, 5, -100], [7, 8, -100]]
     assert found(target_shift=1, ignored=-7).tolist() == [[4, 5, -7], [7, 8, -7]]
-    with pytest.raises(ValueError, match=r"an ignore_index with target_shift, for the last tokens"):
+    with pytest.raises(ValueError, match=r"an ignore_index with target_shift, for the rows"):
         found(target_shift=1, ignored=None)
