@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_nc import functional as functional
 from lightning_nc.measure import measure as measure
+from lightning_nc.measurement import Comparison as Comparison
 from lightning_nc.measurement import Measurement as Measurement
 from lightning_nc.measurement import compare as compare
 from lightning_nc.metric import NeuralCollapse as NeuralCollapse
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ClassStatistics",
+    "Comparison",
     "FeatureSample",
     "Frame",
     "History",
