@@ -41,10 +41,10 @@ class NeuralCollapseCallback(Callback):
             or several.
         pool: How an output with more than two dimensions becomes rows: "spatial_mean" (channels
             first), "token_mean" (channels last), "flatten", "first", "last", "last_token" (of those
-            that attention_mask marks), "tokens" (every position a row), or a dotted function of the
-            output, or of it and the batch. "auto": tokens where the labels have the leading
-            dimensions, else by the module's type. The classifier's input is pooled where it has more
-            positions than there are labels.
+            that attention_mask marks), "tokens" or "pixels" (every position a row; channels last or
+            first), or a dotted function of the output, or of it and the batch. "auto": every position
+            where each has a label, else by the module's type. The classifier's input is pooled where it
+            has more positions than there are labels.
         target: Where the labels are in a batch: a position, a key or attribute, several of them joined
             by dots, or a function by dotted path, which returns None for a batch that is not to be
             measured. None: "target", "targets", "label", "labels", "y", else the second item of a

@@ -114,4 +114,4 @@ def test_the_help_shows_the_choices():
     assert all(f'"{name}"' in callback.__doc__ for name in TASKS)
     hints = callback.__init__.__annotations__
     assert hints["covariance"].__args__ == ("auto", "pooled", "per_class", "none")
-    assert hints["forwards"].__args__ == ("first", "last", "all")
+    assert hints["forwards"].__args__ == ("first", "last", "all", "concat")

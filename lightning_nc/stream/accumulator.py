@@ -142,6 +142,11 @@ def wrong_number(features: Tensor, target: Tensor) -> ValueError:
             " Or has each label several positions (tokens, pixels)? Set pool to what makes a row of "
             "them, such as 'last_token' or 'token_mean'."
         )
+    if len(features) and target.numel() > len(features) and target.numel() % len(features) == 0:
+        likely += (
+            " Or has the network fewer positions than there are labels, as where its output is "
+            "enlarged afterwards? Set target to a function that gives the labels at its positions."
+        )
     return ValueError(
         f"Expected one label per feature, but got {len(features)} features and labels of shape "
         f"{tuple(target.shape)}. {likely}"

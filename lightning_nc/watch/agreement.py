@@ -37,12 +37,14 @@ def require_same_labels(batch: Batch, ignored: int | None, forwards: str = "last
                 f"Expected ignore_index to be what the loss leaves out, but the loss leaves out label "
                 f"{loss.ignored}, and ignore_index is {ignored}. Set ignore_index={loss.ignored}."
             )
+    fewer = len(seen[0]) < len(found)
+    some = "Does it take some rows alone? Set mask to where the batch tells which. " if fewer else ""
     raise ValueError(
         "Expected the labels in the batch to be those of the classifier's loss, but that has "
-        f"{_shown(seen[0])}, and the batch {_shown(found)}. Does the step reorder, mask, shift or "
-        "change them, or take them from another place? Set target to the dotted path of a function of "
-        "the batch that gives each row of the features its label, and ignore_index to those without; "
-        "online=False measures validation alone."
+        f"{_shown(seen[0])}, and the batch {_shown(found)}. {some}Does the step reorder, mask, shift "
+        "or change them, or take them from another place? Set target to the dotted path of a function "
+        "of the batch that gives each row of the features its label, and ignore_index to those "
+        "without; online=False measures validation alone."
     )
 
 

@@ -5,6 +5,7 @@ from math import prod
 
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+from torch.nn.utils import parametrize
 
 from lightning_nc.watch.linear import Adapter, LinearMap, Lone, Pointwise, Tied, Weighted
 from lightning_nc.watch.paths import require_path, without_wrappers
@@ -41,8 +42,11 @@ def _base(module: nn.Module) -> nn.Module | None:
 
 
 def _has_matrix(module: nn.Module) -> bool:
-    weight = getattr(module, "weight", None)
-    return isinstance(weight, Tensor) and not is_lazy(weight) and weight.ndim == 2
+    # its own: an adapter hands on the weight of the layer that it adapts
+    own = {**module._parameters, **module._buffers}.get("weight")
+    if parametrize.is_parametrized(module, "weight"):
+        own = getattr(module, "weight", None)
+    return isinstance(own, Tensor) and not is_lazy(own) and own.ndim == 2
 
 
 KINDS: tuple[tuple[Callable[[nn.Module], bool], type[LinearMap]], ...] = (

@@ -61,13 +61,17 @@ def keep_feature(
     assert layer is not None
     x = _tensor_of(layer, args, output, f"features={layer.name!r}")
     capture.dropout.note_feature(x)
-    x, current = x.detach(), batch.current
-    is_fit = x.ndim > 1 and x.numel() == batch.labels.numel() * x.shape[-1]
-    if is_fit or (capture.forwards == "concat" and layer.pool == "auto"):
-        current.features, current.leading = x.clone(), leading_shape(x)
+    current, is_chunk = batch.current, capture.forwards == "concat" and layer.pool == "auto"
+    if x.ndim < 3 or is_chunk:
+        current.leading = leading_shape(x)
+        current.features = x.detach().clone()
     else:
-        rows = pooled(layer, capture.modules, x, batch.source, batch.label_shape)
-        current.features, current.leading = rows, tuple(rows.shape[:-1])
+        rows = pooled(layer, capture.modules, x.detach(), batch.source, batch.label_shape)
+        are_labels = rows.shape[:-1].numel() == batch.labels.numel()
+        # positions were put into the order of the labels, whose leading dimensions they have
+        is_whole = layer.pool == "auto" and are_labels
+        current.leading = tuple(batch.label_shape if is_whole else rows.shape[:-1])
+        current.features = rows
     current.name = layer.name
     if capture.linear is not None:
         keep_weight(capture, batch, capture.linear)

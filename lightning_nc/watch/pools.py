@@ -61,6 +61,7 @@ POOLS: dict[str, Callable[..., Tensor]] = {
     "last": lambda x: x[:, -1],
     "last_token": last_token,
     "tokens": lambda x: x.flatten(0, -2),
+    "pixels": lambda x: x.movedim(1, -1).flatten(0, -2),
 }
 """How an output with more than two dimensions becomes rows, by the name of the setting; a function of
 the output, or of the output and the batch."""
@@ -172,7 +173,7 @@ def pooled(
 def choose_pool(
     layer: Layer, modules: Mapping[str, nn.Module], x: Tensor, label_shape: torch.Size | None
 ) -> str:
-    """Tokens where the labels have the leading dimensions, else the mean over all but the channels.
+    """Tokens, or pixels, where each position has a label, else the mean over all but the channels.
 
     Args:
         layer: The place in the network.
@@ -194,6 +195,8 @@ def choose_pool(
     axis, module = channel_axis(layer, modules, x), modules[layer.path]
     if label_shape is not None and len(label_shape) > 1 and x.shape[:-1] == label_shape and axis != 1:
         return "tokens"
+    if axis == 1 and label_shape is not None and (x.shape[0], *x.shape[2:]) == tuple(label_shape):
+        return "pixels"
     if axis is None or _is_sequence_first(module, x, label_shape):
         raise ValueError(
             f"Expected a pool for layer {layer.name!r}, a {type(module).__name__} whose "

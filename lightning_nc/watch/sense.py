@@ -27,27 +27,28 @@ class Sense:
         self._places = places
         self._ignored = ignored
         self._order = Order(root.modules(), is_known=places.target is not None)
-        self._is_linear = False
+        self._linear_in: set[str] = set()
 
-    def look_again(self) -> None:
-        """Another phase of the run begins."""
-        self._is_linear = False
+    def look_again(self, *stages: str) -> None:
+        """These stages begin anew: what was W h + b at first, as an adapter is, may have changed."""
+        self._linear_in.difference_update(stages)
 
-    def require(self, forward: Forward, batch: Batch, is_rehearsal: bool = False) -> None:
+    def require(self, forward: Forward, batch: Batch, stage: str, is_rehearsal: bool = False) -> None:
         """Raise a ValueError where it cannot be.
 
         Args:
             forward: One that counts.
             batch: The batch that it belongs to.
+            stage: The name of the stage.
             is_rehearsal: Whether training, which shows the order of its tokens, is still to come.
 
         Raises:
             ValueError: If the output was not W h + b, or labels and rows do not belong together.
         """
-        if not self._is_linear:
+        if stage not in self._linear_in:
             self._capture.require_linear(forward, batch)
             self._require_same_width(forward)
-            self._is_linear = True
+            self._linear_in.add(stage)
         self._capture.part.require_none(forward.name)
         linear, same = self._capture.linear, forward.leading == tuple(batch.label_shape)
         is_known = linear is not None and linear.is_batch_first and same

@@ -153,7 +153,7 @@ class Watch:
         batch, counted = self._capture.batch, self._capture.counted
         if batch is not None and counted is not None:
             self._recorder(stage).check(counted, batch.labels, self._num_rows)
-            self._sense.require(counted, batch)
+            self._sense.require(counted, batch, stage.name)
 
     def close(
         self,
@@ -221,7 +221,6 @@ class Watch:
     def expect_anew(self) -> None:
         """Another phase of the run has to show a forward of its own."""
         self._capture.has_fired = False
-        self._sense.look_again()
 
     def hold_errors(self) -> None:
         """From now on, raise what goes wrong in a hook only when the batch is closed."""
@@ -231,6 +230,7 @@ class Watch:
 
     def reset(self, *stages: Stage) -> None:
         """Start these stages anew."""
+        self._sense.look_again(*(stage.name for stage in stages))
         for stage in stages:
             self._silent.discard(stage.name)
             self._recorder(stage).reset()
@@ -294,7 +294,7 @@ class Watch:
         if not self._capture.is_settled:
             self._rehearsed |= {forward.name for forward in batch.forwards if stage.loop == "frozen"}
         for forward in forwards:
-            self._sense.require(forward, batch, is_rehearsal)
+            self._sense.require(forward, batch, stage.name, is_rehearsal)
             if self._places.predicted is not None:
                 forward.predicted = decisions_by(self._places.predicted, batch, outputs)
             self._recorder(stage).add(forward, batch.labels, self._num_rows)

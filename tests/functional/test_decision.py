@@ -6,11 +6,12 @@ import pytest
 import torch
 from support.problems import decisions_of, evidence_of, problem, statistics_of
 
-from lightning_nc import FeatureSample
+from lightning_nc import FeatureSample, LinearClassifier
 from lightning_nc import functional as F
 from lightning_nc.functional import count_decisions
 from lightning_nc.functional.decision import decisions_of_own_rows
-from lightning_nc.values import UndefinedMeasure
+from lightning_nc.values import Decisions, UndefinedMeasure
+from lightning_nc.values.small_classes import without_small_classes
 
 
 @pytest.mark.parametrize(
@@ -60,3 +61,43 @@ def test_the_counts_of_two_ranks_add_up_to_those_of_all_rows():
     merged = replace(whole, all_classes=halves[0].all_classes.merge(halves[1].all_classes))
     counted = sum(decisions_of_own_rows(half, merged) for half in halves)
     torch.testing.assert_close(counted, decisions_of(given).as_vector())
+
+
+def unseen(given):
+    """Evidence of rows whose decisions nobody saw."""
+    whole = evidence_of(given)
+    tallies = whole.tallies._replace(predicted=torch.tensor(0), correct=torch.tensor(0))
+    return replace(whole, sample=replace(whole.sample, predicted=None), tallies=tallies)
+
+
+def test_decisions_that_nobody_saw_are_those_of_the_classifier_where_it_stood_still():
+    given = problem("random")
+    stage = unseen(given)
+    counted = decisions_of_own_rows(stage, replace(stage, by_head=True))
+    torch.testing.assert_close(counted, decisions_of(given).as_vector())
+    for other in (stage, replace(stage, by_head=True, head=None)):
+        decisions = Decisions(*decisions_of_own_rows(stage, other))
+        assert float(decisions.predicted) == float(decisions.compared) == 0
+        assert float(decisions.sampled) == len(given.target)
+
+
+def test_decisions_that_were_seen_are_not_made_anew():
+    given = problem("random")
+    seen = evidence_of(given)
+    turned = replace(seen, by_head=True, head=LinearClassifier(-seen.head.weight))
+    torch.testing.assert_close(decisions_of_own_rows(seen, turned), decisions_of(given).as_vector())
+
+
+def test_the_rows_of_small_classes_are_in_no_count():
+    given = problem("random")
+    given = replace(given, features=given.features[5:], target=given.target[5:])
+    whole = evidence_of(given)
+    counts = whole.all_classes.counts
+    least = int(counts.min()) + 1
+    kept = counts[given.target] >= least
+    assert not kept.all()
+    rest = replace(given, features=given.features[kept], target=given.target[kept])
+    larger = without_small_classes(whole.all_classes, least)
+    restricted = replace(whole, all_classes=larger, is_restricted=True)
+    expected = decisions_of(rest).as_vector()
+    torch.testing.assert_close(decisions_of_own_rows(whole, restricted), expected)

@@ -182,7 +182,7 @@ def test_before_the_first_step_what_does_not_fit_is_raised_and_nothing_is_added(
         seen.watch.check(ONLINE)
 
 
-def test_an_output_that_is_not_linear_in_the_features_is_refused_in_each_phase_of_a_run():
+def test_an_output_that_is_not_linear_in_the_features_is_refused_in_each_stage_and_epoch():
     seen = Observed(classifier="2")
     seen.network[2].forward = lambda h: nn.functional.linear(h, 2 * seen.network[2].weight)
     for stage in (ONLINE, VAL):
@@ -192,10 +192,12 @@ def test_an_output_that_is_not_linear_in_the_features_is_refused_in_each_phase_o
     del seen.network[2].forward
     seen.batch(ONLINE)
     seen.network[2].forward = lambda h: nn.functional.linear(h, 2 * seen.network[2].weight)
-    seen.batch(ONLINE)  # looked at once, which waits for the device
-    seen.watch.expect_anew()
-    with pytest.raises(ValueError, match=r"to be W h \+ b"):
-        seen.batch(ONLINE)
+    seen.batch(ONLINE)  # looked at once in an epoch, which waits for the device
+    seen.watch.reset(ONLINE)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"to be W h \+ b"):
+            seen.batch(ONLINE)
+    assert seen.count(ONLINE) == 0
 
 
 SQUARE = torch.arange(16).reshape(4, 4) % 3
