@@ -14,7 +14,7 @@ from lightning_nc.watch.heads import first_rows
 from lightning_nc.watch.hook import as_rows, casts, is_dense, leading_shape
 from lightning_nc.watch.layers import Layer
 from lightning_nc.watch.linear import LinearMap
-from lightning_nc.watch.pools import apply_pool, pooled
+from lightning_nc.watch.pools import apply_pool, pooled, positions
 
 if TYPE_CHECKING:
     from lightning_nc.watch.capture import Capture
@@ -67,11 +67,8 @@ def keep_feature(
         current.features = x.detach().clone()
     else:
         rows = pooled(layer, capture.modules, x.detach(), batch.source, batch.label_shape)
-        are_labels = rows.shape[:-1].numel() == batch.labels.numel()
-        # positions were put into the order of the labels, whose leading dimensions they have
-        is_whole = layer.pool == "auto" and are_labels
-        current.leading = tuple(batch.label_shape if is_whole else rows.shape[:-1])
         current.features = rows
+        current.leading = positions(layer, x.shape, batch.label_shape) or tuple(rows.shape[:-1])
     current.name = layer.name
     if capture.linear is not None:
         keep_weight(capture, batch, capture.linear)

@@ -1,7 +1,7 @@
 """How what has more than two dimensions becomes rows."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -205,6 +205,27 @@ def choose_pool(
             f"one of {', '.join(POOLS)}, or a dotted function."
         )
     return "spatial_mean" if axis == 1 else "token_mean"
+
+
+def positions(layer: Layer, shape: Sequence[int], label_shape: Sequence[int]) -> tuple[int, ...] | None:
+    """The leading dimensions of rows that are all positions of what was pooled; else None.
+
+    Args:
+        layer: The place in the network, and its pool.
+        shape: Of what was seen there.
+        label_shape: Of the batch's labels: "auto" takes all positions only where it is theirs.
+
+    Returns:
+        The dimensions, in the order of the rows.
+
+    Example:
+        >>> positions(Layer("conv", "conv", "pixels"), (2, 6, 5, 4), (2, 5, 4))
+        (2, 5, 4)
+    """
+    of_each = {"tokens": tuple(shape[:-1]), "pixels": (shape[0], *shape[2:])}
+    if layer.pool == "auto":
+        return next((p for p in of_each.values() if p == tuple(label_shape)), None)
+    return of_each.get(layer.pool)
 
 
 def _given(layer: Layer) -> str:
