@@ -3,9 +3,11 @@
     L.Trainer(callbacks=[NeuralCollapseCallback()])
 
 - NeuralCollapseCallback: the callback; its help tells every argument.
-- measure: the same of any network and loader, in one call; compare puts several side by side.
+- measure: the same of any network and loader, in one call; a Measurement prints as a table, and compare
+  puts several into a Comparison.
 - NeuralCollapse: the same as a torchmetrics metric, for any other loop.
 - ClassStatistics, LinearClassifier, FeatureSample, Frame, History: the values that they rest on.
+- NeuralCollapseWarning: what they say, for warning filters.
 - functional: one function per formula, and the table MEASURES of the logged keys.
 - figures: the pictures, and their table PICTURES.
 """

@@ -49,13 +49,14 @@ class NeuralCollapseCallback(Callback):
             by dots, or a function by dotted path, which returns None for a batch that is not to be
             measured. None: "target", "targets", "label", "labels", "y", else the second item of a
             sequence, where no other item holds integers. A mapping gives each stage its own.
-        mask: Likewise, which rows count: booleans of the labels' shape, or numbers of rows.
+        mask: Likewise, which rows count: booleans (or zeros and ones for tokens) of the labels' shape,
+            or numbers of rows.
         predicted: Dotted path of a function of the batch and of what the step has returned, to a class
             number for each label, where the classifier's output is not what the network decides by.
         target_shift: 1: the label of a position is the next token's, as in causal language models
             whose labels are their inputs.
         task: What a label is: "multiclass" or "binary".
-        num_classes: Number of classes. None: the classifier's rows.
+        num_classes: Number of classes, needed with classifier=False. None: the classifier's rows.
         min_count: Classes with fewer rows are left out of every formula.
         online: Measure the features of the training forwards themselves, at no extra pass; the
             weights move during the epoch, and BatchNorm, Dropout and augmentation are on.
@@ -174,7 +175,7 @@ class NeuralCollapseCallback(Callback):
         """Go on with the history of a checkpoint; one that is only tested leaves the run's own."""
         with left_aside(self._plan.voice.say):
             state = entries(state_dict, self.state_dict().keys(), self._plan.voice.say)
-            history = History.from_state_dict(state.get("history", {}))
+            history = History.from_state_dict(state.get("history", {}), self.history.prefix)
             found = Choice.from_state_dict(state.get("classifier", {}))
             if self._phase == "fit":
                 self._plan.schedule.load_state_dict(state.get("schedule", {}))
@@ -187,7 +188,8 @@ class NeuralCollapseCallback(Callback):
         if stage == "fit":
             self._found = None
             if getattr(trainer, "ckpt_path", None):
-                self._plan.reporter.history = History()  # the checkpoint's comes next, if it has one
+                # the checkpoint's comes next, if it has one
+                self._plan.reporter.history = History(prefix=self.history.prefix)
         ours = (each for each in trainer.callbacks if isinstance(each, NeuralCollapseCallback))
         for other in ours:
             if other is not self:

@@ -72,20 +72,32 @@ class Plan:
 
         Returns:
             The stage.
-
-        Raises:
-            ValueError: If the validation loaders were named, but not this one.
         """
         stage = stage_of(loop, loader)
         if loop != "validate" or not self.stage_names:
             return stage
-        if loader >= len(self.stage_names):
-            raise ValueError(
-                "Expected a name for each validation loader, but got stage_names="
-                f"{list(self.stage_names)} and at least {loader + 1} loaders. Name all of them, in "
-                "their order, or none."
-            )
         return replace(stage, name=self.stage_names[loader])
+
+    def stages_of(self, loop: str, num_loaders: int) -> list[Stage]:
+        """The stages of a loop's loaders.
+
+        Args:
+            loop: "validate" or "test".
+            num_loaders: How many there are.
+
+        Returns:
+            The stages, in their order.
+
+        Raises:
+            ValueError: If the validation loaders were named, and there are more or fewer of them.
+        """
+        names = self.stage_names if loop == "validate" and num_loaders else ()
+        if names and len(names) != num_loaders:
+            raise ValueError(
+                f"Expected a name for each validation loader, but got stage_names={list(names)} and "
+                f"{num_loaders} of them. Name all of them, in their order, or none."
+            )
+        return [self.stage_of_loader(loop, i) for i in range(num_loaders)]
 
 
 def plan_of(given: Mapping[str, Any]) -> Plan:

@@ -56,6 +56,7 @@ class Session:
 
     def start_training(self, trainer: Any, pl_module: Any) -> None:
         """Take up the history, and check the frozen pass on one batch."""
+        self._plan.places.require_stages(stage.name for stage in self._stages_of_loop(trainer))
         self._reporter.resume_at(trainer, self._watch.layers)
         self._watch.expect_anew()
         self.start_epoch(trainer)
@@ -175,8 +176,7 @@ class Session:
 
     def _stages_of_loop(self, trainer: Any) -> list[Stage]:
         loaders = trainer.num_test_batches if trainer.testing else trainer.num_val_batches
-        loop = _loop(trainer)
-        return [self._plan.stage_of_loader(loop, i) for i in range(len(loaders))]
+        return self._plan.stages_of(_loop(trainer), len(loaders))
 
     def _end_skipped_loaders(self, trainer: Any, pl_module: Any) -> None:
         """Where all loaders are empty, Lightning skips the loop and all that it would have called."""

@@ -126,7 +126,8 @@ def own_mode(device: torch.device) -> Iterator[None]:
 
 def wrong_number(features: Tensor, target: Tensor) -> ValueError:
     """What is raised where there is not one label for each row."""
-    if target.ndim == 2 and len(target) == len(features):
+    mixed = target.is_floating_point() or not target.numel() or int(target.max()) <= 1
+    if target.ndim == 2 and len(target) == len(features) and mixed:
         likely = (
             "These look like one-hot or soft labels (mixup?): pass hard labels, in the callback by a "
             "`target` function."

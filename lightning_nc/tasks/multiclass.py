@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_nc.stream.accumulator import Encoded
 from lightning_nc.stream.class_accumulator import ClassAccumulator
-from lightning_nc.tasks.notices import about_covariance, about_small_classes, notices
+from lightning_nc.tasks.notices import about_covariance, about_small_classes, notices, without_lost
 from lightning_nc.tasks.task import Task
 from lightning_nc.values.evidence import ClassEvidence, Evidence
 from lightning_nc.values.outcome import Outcome
@@ -75,9 +75,15 @@ class Multiclass(Task):
             The evidence.
         """
         assert isinstance(evidence, ClassEvidence)
-        larger = without_small_classes(evidence.all_classes, self.settings.min_count)
-        is_restricted = larger is not evidence.all_classes
-        return replace(evidence, all_classes=larger, is_restricted=is_restricted, by_head=by_head)
+        given = evidence.all_classes
+        kept = without_small_classes(given, self.settings.min_count)
+        return replace(
+            evidence,
+            all_classes=kept,
+            is_restricted=kept is not given,
+            lacks_scatter=given.scatter is not None and kept.scatter is None,
+            by_head=by_head,
+        )
 
     def least_rows(self, target: Shaped[Tensor, "..."]) -> int:
         """One more than the largest label.
@@ -136,11 +142,11 @@ class Multiclass(Task):
     def notices(self, evidence: Evidence, outcomes: Mapping[str, Outcome]) -> dict[str, str]:
         """Rows and classes that are missing, and keys that have no value."""
         assert isinstance(evidence, ClassEvidence)
-        texts = notices(evidence, outcomes)
+        texts = notices(evidence, without_lost(evidence, outcomes))
         if evidence.is_restricted:
             del texts["absent"]
-            texts["min_count"] = about_small_classes(evidence, self.settings.min_count)
-        elif self.settings.covariance == "auto":
+            texts["min_count"] = about_small_classes(evidence, self.settings.min_count, outcomes)
+        if self.settings.covariance == "auto" and not evidence.lacks_scatter:
             texts |= about_covariance(evidence.all_classes, outcomes)
         return texts
 

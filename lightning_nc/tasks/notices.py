@@ -69,19 +69,32 @@ def about_covariance(statistics: ClassStatistics, outcomes: Mapping[str, Outcome
     return {"covariance": f"{reason[0].upper()}{reason[1:]}."}
 
 
-def about_small_classes(evidence: ClassEvidence, min_count: int) -> str:
-    """A sentence on classes that are left out for having few rows."""
+def about_small_classes(
+    evidence: ClassEvidence, min_count: int, outcomes: Mapping[str, Outcome]
+) -> str:
+    """What is said of classes that are left out for having few rows, and of what goes with them."""
     missing = (~evidence.all_classes.seen).nonzero().flatten().tolist()
     text = (
         f"{summarize(missing, 'class', 'classes')} with fewer than min_count = {min_count} rows left "
         "out of every formula."
     )
-    if evidence.all_classes.scatter is not None:
+    lost = [key for key, outcome in outcomes.items() if outcome.reason == _no_scatter(evidence)]
+    if not evidence.lacks_scatter or not lost:
         return text
     return (
-        f"{text} The pooled covariance holds their rows as well, so that what rests on it has no "
+        f"{text} The pooled covariance holds their rows as well, so that {', '.join(lost)} have no "
         "value; covariance='per_class' keeps them apart."
     )
+
+
+def _no_scatter(evidence: ClassEvidence) -> str:
+    return why_not_kept(evidence.all_classes.num_features)
+
+
+def without_lost(evidence: ClassEvidence, outcomes: Mapping[str, Outcome]) -> dict[str, Outcome]:
+    """Outcomes, less those that have no value because small classes took the covariance with them."""
+    reason = _no_scatter(evidence) if evidence.lacks_scatter else None
+    return {key: outcome for key, outcome in outcomes.items() if outcome.reason != reason}
 
 
 def rows_left_out(tallies: Tallies) -> str:

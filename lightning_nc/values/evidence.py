@@ -61,6 +61,7 @@ class ClassEvidence(Evidence):
         tallies: Counts of rows, or None.
         by_head: Whether decisions that nobody saw are those of ``head``, which has not moved.
         is_restricted: Whether classes with few rows are left out, of which the tallies tell as well.
+        lacks_scatter: Whether the pooled scatter is left out with them, whose rows it holds.
     """
 
     all_classes: ClassStatistics
@@ -69,6 +70,7 @@ class ClassEvidence(Evidence):
     tallies: Tallies | None = None
     by_head: bool = False
     is_restricted: bool = False
+    lacks_scatter: bool = False
     parts: ClassVar[tuple[str, ...]] = (
         "statistics", "classifier", "decisions", "network_decisions", "means_frame", "weights_frame",
         "sample", "tallies", "references",

@@ -24,6 +24,7 @@ class Forward:
         output: What it has put out, until that is looked into.
         shape: Of its output.
         shown: The first rows of its output.
+        rounds: The type in which its output was computed, coarser under autocast than its own.
         product: The node of autograd's graph that its output comes from.
         leading: The leading dimensions of its input, also where that was flattened before.
     """
@@ -36,6 +37,7 @@ class Forward:
     output: Tensor | None = None
     shape: tuple[int, ...] = ()
     shown: Tensor | None = None
+    rounds: torch.dtype | None = None
     product: Any = None
     leading: tuple[int, ...] = ()
 
@@ -47,7 +49,7 @@ class Batch:
     Attributes:
         labels: As the data loader gave them, less those that a mask leaves out.
         source: What the data loader has yielded.
-        keeps: Where W is copied as a forward begins; None: it is known already.
+        keeps: Where W is copied in a forward; None: it is known already.
         rows: How many rows the classifier may have, where which layer it is has still to be found.
         is_first: Whether training has not begun: what is seen once is looked at.
         losses: What the losses of the batch apply last, in either case.
@@ -56,6 +58,7 @@ class Batch:
         forwards: Those that can count, in their order.
         current: The forward that is running.
         num_forwards: How many ran, those that do not count included.
+        before: The layers that ran before the classifier did; None: it has not run yet.
         error: What went wrong in a hook.
     """
 
@@ -70,6 +73,7 @@ class Batch:
     forwards: list[Forward] = field(default_factory=list)
     current: Forward = field(default_factory=Forward)
     num_forwards: int = 0
+    before: frozenset[str] | None = None
     error: Exception | None = None
 
     def __post_init__(self) -> None:

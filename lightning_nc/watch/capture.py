@@ -159,15 +159,17 @@ class Capture:
         name = choose(batch, self.modules, *given)
         if name is None:
             return
-        for forward in batch.forwards:
-            if forward.name == name:
-                keep.read_output(self, batch, forward)
+        mine = [forward for forward in batch.forwards if forward.name == name]
+        for forward in mine:
+            keep.read_output(self, batch, forward)
+            # what has run after the classifier is no part of its next forward
+            forward.layers = {n: rows for n, rows in forward.layers.items() if n in mine[0].layers}
         self.require_linear(next(f for f in reversed(batch.forwards) if f.name == name), batch)
         self._hooks.remove()
         self.maps, self.is_settled = {name: self.maps[name]}, True
         self.attach()
         batch.losses.clear()
-        batch.forwards = [forward for forward in batch.forwards if forward.name == name]
+        batch.forwards, batch.before = mine, frozenset(mine[0].layers)
         counted = batch.forwards[0 if self.forwards == "first" else -1]
         if batch.keeps is not None:
             batch.keeps.keep(*(counted.parameters or self.maps[name].read()))
@@ -257,11 +259,18 @@ class Capture:
         """Changes with each optimizer step, or None where that cannot be told."""
         return None if self.linear is None else self.linear.version
 
+    def explain_features(self) -> str:
+        """Where the feature is a module's output: by what the network is taken to decide."""
+        by = f"with W of {self.classifier_name!r}; the network is taken to decide by W h + b, where "
+        by += "`predicted` does not say otherwise"
+        by = by if self.linear is not None else "without a head"
+        return f"Neural collapse is measured at {self.measured}, {by}."
+
     def explain_silence(self) -> str:
         """Why no forward may have been seen, and what to do."""
         if self.feature is not None:
             return (
-                f"Expected features={self.feature.name!r} to run in a step, but its hook never fired. "
+                f"Expected features={self.feature.given!r} to run in a step, but its hook never fired. "
                 "Is it unused, or does a copy of the network run in its place (averaged weights)? Set "
                 "features to a module that runs."
             )

@@ -123,8 +123,15 @@ def require_linear(forward: Forward, weight: Tensor, bias: Tensor | None) -> Non
     h, shown = forward.features, forward.shown
     if h is None or shown is None:
         return
-    allowed = largest_gap(shown.dtype, h.device)
+    allowed = largest_gap(forward.rounds or shown.dtype, h.device)
     fits = forward.shape == (*h.shape[:-1], len(weight))
+    if not fits and forward.shape[-1:] == weight.shape[1:]:
+        raise ValueError(
+            f"Expected the output of {forward.name!r} to have an entry for each row of its weight, "
+            f"{len(weight)}, but it has {forward.shape[-1]}, as many as columns. Is the weight "
+            f"(features, classes)? Set classifier to {forward.name + '.weight.T'!r} and features to "
+            f"{forward.name + ':in'!r}."
+        )
     seen = float(gap(first_rows(h), weight, bias, shown)) if fits else inf
     if seen > allowed:
         raise ValueError(

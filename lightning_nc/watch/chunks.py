@@ -82,7 +82,8 @@ def _layers(forwards: Sequence[Forward], along: int) -> dict[str, Tensor]:
     """A layer that runs once, before the chunks, is in the first; one in each chunk is put together."""
     found: dict[str, Tensor] = {}
     for name in dict.fromkeys(name for forward in forwards for name in forward.layers):
-        parts = [forward.layers[name] for forward in forwards if name in forward.layers]
+        rows = [forward.layers[name] for forward in forwards if name in forward.layers]
+        parts = list({id(each): each for each in rows}.values())
         if len(parts) > 1 and along != 0:
             raise ValueError(
                 f"Expected layer {name!r} to run once before the chunks, or the chunks to be parts of "

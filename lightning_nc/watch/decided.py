@@ -7,6 +7,7 @@ from torch import Tensor
 
 from lightning_nc.dotted_path import import_function
 from lightning_nc.watch.batch import Batch
+from lightning_nc.watch.labels import is_whole_numbers
 
 
 def decisions_by(predicted: str | Callable[[Any, Any], Any], batch: Batch, outputs: Any) -> Tensor:
@@ -30,10 +31,17 @@ def decisions_by(predicted: str | Callable[[Any, Any], Any], batch: Batch, outpu
         tensor([0])
     """
     function = import_function(predicted, "predicted") if isinstance(predicted, str) else predicted
-    found = function(batch.source, outputs)
+    try:
+        found = function(batch.source, outputs)
+    except Exception as error:
+        raise ValueError(
+            "Expected predicted to decide by the batch and what the step has returned, but it failed: "
+            f"{type(error).__name__}: {error}. Does the step return what it decides by, in training "
+            "and validation alike?"
+        ) from error
     if (
         isinstance(found, Tensor)
-        and not found.is_floating_point()
+        and is_whole_numbers(found)
         and (found.numel() == batch.labels.numel())
     ):
         return found.detach().reshape(-1)

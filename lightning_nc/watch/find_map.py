@@ -64,7 +64,8 @@ def find_map(modules: Mapping[str, nn.Module], path: str) -> LinearMap:
 
     Args:
         modules: By path.
-        path: Of a module, or of a two-dimensional parameter; ".T" after that takes its columns.
+        path: Of a module, or of a two-dimensional parameter; ".T" after that takes its columns. A
+            ``weight`` brings the bias of its module.
 
     Returns:
         The map.

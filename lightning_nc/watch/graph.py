@@ -128,7 +128,7 @@ def last_maps(loss: Tensor) -> LastMaps:
             open_nodes += [(child, below) for child in _children(node)]
     hides = any(_is_closed(node) for node in covers)
     above = [n for n, cover in covers.items() if cover is Cover.NOTHING and _kind(n) is cover]
-    labels = tuple(_labels_of(node) for node in above if type(node).__name__.startswith("NllLoss"))
+    labels = tuple(_labels_of(node) for node in above if _holds_labels(node))
     return LastMaps(_with_joins(_each_once(applied), above), labels, tuple(loose.values()), hides)
 
 
@@ -154,6 +154,13 @@ def _each_once(applied: Iterable[Applied]) -> tuple[Applied, ...]:
         if key not in places or places[key].cover < place.cover:
             places[key] = place
     return tuple(places.values())
+
+
+def _holds_labels(node: Any) -> bool:
+    """Whether it is a cross-entropy with labels at hand; unpacking them may run a forward again."""
+    if not type(node).__name__.startswith("NllLoss"):
+        return False
+    return getattr(node._raw_saved_target, "unpack_hook", None) is None
 
 
 def _labels_of(node: Any) -> HardLabels:

@@ -14,7 +14,7 @@ from lightning_nc.watch.heads import first_rows
 from lightning_nc.watch.hook import as_rows, casts, is_dense, leading_shape
 from lightning_nc.watch.layers import Layer
 from lightning_nc.watch.linear import LinearMap
-from lightning_nc.watch.pools import apply_pool, pooled, positions
+from lightning_nc.watch.pools import apply_pool, pooled, positions, require_certain
 
 if TYPE_CHECKING:
     from lightning_nc.watch.capture import Capture
@@ -47,6 +47,9 @@ def keep_decisions(
     if not torch.compiler.is_compiling() and (batch.is_first or not capture.is_settled):
         current.product = product_of(output)
     current.output = output.detach()
+    current.rounds = output.dtype
+    if not torch.compiler.is_compiling() and torch.is_autocast_enabled(output.device.type):
+        current.rounds = torch.get_autocast_dtype(output.device.type)
     if capture.is_settled or not _has_more_rows(capture, batch, linear, current.features):
         read_output(capture, batch, current)
     keep_weight(capture, batch, linear)
@@ -59,13 +62,14 @@ def keep_feature(
     """What a module has put out, or is given, where that is the feature; and W."""
     layer = capture.feature
     assert layer is not None
-    x = _tensor_of(layer, args, output, f"features={layer.name!r}")
+    x = _tensor_of(layer, args, output, f"features={layer.given!r}")
     capture.dropout.note_feature(x)
     current, is_chunk = batch.current, capture.forwards == "concat" and layer.pool == "auto"
     if x.ndim < 3 or is_chunk:
         current.leading = leading_shape(x)
         current.features = x.detach().clone()
     else:
+        require_certain(layer, x.shape, batch.label_shape)
         rows = pooled(layer, capture.modules, x.detach(), batch.source, batch.label_shape)
         current.features = rows
         current.leading = positions(layer, x.shape, batch.label_shape) or tuple(rows.shape[:-1])
@@ -77,8 +81,10 @@ def keep_feature(
 
 def keep_layer(capture: "Capture", batch: Batch, name: str, args: tuple[Any, ...], output: Any) -> None:
     """What another module has put out, or is given, as rows."""
+    if batch.before is not None and name not in batch.before:
+        return  # it runs after the classifier, and would be taken for a part of the next forward
     layer = capture.layers[name]
-    x = _tensor_of(layer, args, output, f"layer {name!r}")
+    x = _tensor_of(layer, args, output, f"layer {layer.given!r}")
     # pooled now: the next module may change the output in place
     rows = pooled(layer, capture.modules, x.detach(), batch.source, batch.label_shape)
     batch.current.layers[name] = rows
@@ -129,7 +135,7 @@ def _has_more_rows(capture: "Capture", batch: Batch, linear: LinearMap, x: Tenso
     """Whether an input has several positions for each label, and it was said how they become one."""
     if capture.pool == "auto" or capture.forwards == "concat" or x.ndim < 3:
         return False
-    return linear.channels_last(x).shape[:-1].numel() != batch.labels.numel()
+    return linear.channels_last(x).shape[:-1].numel() > batch.label_shape.numel()
 
 
 def _count(capture: "Capture", batch: Batch) -> None:
@@ -137,6 +143,8 @@ def _count(capture: "Capture", batch: Batch) -> None:
     current = batch.current
     capture.has_fired = True
     batch.num_forwards += 1
+    if capture.is_settled and batch.before is None:
+        batch.before = frozenset(current.layers)
     if not capture.is_settled or capture.forwards in ("all", "concat"):
         batch.forwards = [*batch.forwards, current]
     elif capture.forwards == "last" or not batch.forwards:

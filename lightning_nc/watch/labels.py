@@ -148,11 +148,13 @@ def labels_of(
     Raises:
         ValueError: If there are none, or it is not certain which they are.
     """
-    shift, where = places.target_shift, of_stage(places.mask, stage, "mask")
+    shift, place = places.target_shift, of_stage(places.target, stage, "target")
+    where = of_stage(places.mask, stage, "mask")
+    if place is not None and find_target(batch, place) is None:
+        return None  # and there need be no mask
     mask = None if where is None else find_mask(batch, where)
-    labels = find_target(batch, of_stage(places.target, stage, "target"), apart=mask)
-    if labels is None:
-        return None
+    labels = find_target(batch, place, apart=mask)
+    assert labels is not None
     if places.target is None and not shift and looks:
         refuse_inputs(batch, labels, ignored)
     if not shift and mask is None:
@@ -190,7 +192,7 @@ def _usual_target(batch: Any, apart: Any) -> Any:
     if not isinstance(batch, Sequence) or isinstance(batch, str):
         return None
     rest = list(batch[1:])
-    whole = [i for i, value in enumerate(rest, 1) if is_whole_numbers(value) and value is not apart]
+    whole = [i for i, value in enumerate(rest, 1) if _may_be_labels(value) and value is not apart]
     if len(rest) > 1 and whole not in ([], [1]):
         raise _several(batch, sorted({1, *whole}))
     return rest[0] if rest else None
@@ -210,7 +212,12 @@ def _rivals_of_y(batch: Any, named: Mapping[str, Any]) -> list[str]:
     if list(named) != ["y"] or not isinstance(batch, Mapping) or not isinstance(y, Tensor):
         return []
     others = ((name, value) for name, value in batch.items() if name != "y")
-    return [name for name, v in others if is_whole_numbers(v) and v.shape == y.shape]
+    return [name for name, v in others if _may_be_labels(v) and v.shape == y.shape]
+
+
+def _may_be_labels(value: Any) -> bool:
+    """Whether it may be the labels as well; what is true or false is a mask."""
+    return is_whole_numbers(value) and value.dtype != torch.bool
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

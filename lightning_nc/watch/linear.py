@@ -36,6 +36,11 @@ class LinearMap:
         """D."""
         return self.module.in_features
 
+    @property
+    def parameter(self) -> Tensor:
+        """What W is made of, as it is held."""
+        return self.module.weight
+
     def read(self) -> Parameters:
         """W and b as they are now."""
         return read(self.module)
@@ -56,7 +61,7 @@ class LinearMap:
 
     def require_readable(self) -> None:
         """Raise a ValueError where no rank can read W outside of its own forward (FSDP1, ZeRO)."""
-        if not self.is_whole and not hasattr(self.read()[0], "full_tensor"):
+        if not self.is_whole and not hasattr(self.parameter, "full_tensor"):
             raise ValueError(
                 f"Expected the weight of {self.name!r} to be whole, or sharded by FSDP2, with "
                 "features, but it is sharded by FSDP1 or ZeRO, where it is whole inside its own "
@@ -120,11 +125,6 @@ class Pointwise(LinearMap):
         """False where a rank keeps a share of the kernel outside of the forward."""
         return _is_whole(self.module.weight, self.rows * self.width)
 
-    @property
-    def version(self) -> int | None:
-        """Changes with each optimizer step."""
-        return weight_version(self.module) if self.is_whole else None
-
 
 @dataclass(frozen=True, eq=False)
 class Weighted(LinearMap):
@@ -173,6 +173,11 @@ class Adapter(LinearMap):
         """That of the layer below."""
         return self.module.base_layer.in_features
 
+    @property
+    def parameter(self) -> Tensor:
+        """That of the layer below."""
+        return self.module.base_layer.weight
+
     def read(self) -> Parameters:
         """W and b of the layer below, with what its active adapters add."""
         module = self.module
@@ -196,7 +201,8 @@ class Adapter(LinearMap):
     @property
     def version(self) -> int | None:
         """Changes with each optimizer step that changes any part of it."""
-        return sum(p._version for p in self.module.parameters())
+        parts = list(self.module.parameters())
+        return None if any(p.is_inference() for p in parts) else sum(p._version for p in parts)
 
     @property
     def saves_input(self) -> bool:
@@ -228,31 +234,38 @@ class Lone(LinearMap):
         """D."""
         return self.read()[0].shape[1]
 
+    @property
+    def parameter(self) -> Tensor:
+        """As it is held."""
+        return getattr(self.module, self.attribute)
+
     def read(self) -> Parameters:
-        """The parameter, and no bias."""
-        value = getattr(self.module, self.attribute)
-        return (value.T if self.transposed else value), None
+        """The parameter; with a ``weight`` its module's bias, where that has an entry for each row."""
+        weight = self.parameter.T if self.transposed else self.parameter
+        bias = getattr(self.module, "bias", None) if self.attribute == "weight" else None
+        fits = isinstance(bias, Tensor) and bias.shape == weight.shape[:1]
+        return weight, bias if fits else None
 
     @property
     def is_whole(self) -> bool:
         """False where a rank keeps a share of it."""
-        value = getattr(self.module, self.attribute)
-        return not hasattr(value, "device_mesh")
+        return not hasattr(self.parameter, "device_mesh")
 
     @property
     def version(self) -> int | None:
         """Changes with each optimizer step."""
-        value = getattr(self.module, self.attribute)
-        return None if value.is_inference() else value._version
+        return None if self.parameter.is_inference() else self.parameter._version
 
     @property
     def is_trained(self) -> bool:
         """Whether it takes a gradient."""
-        return getattr(self.module, self.attribute).requires_grad
+        return self.parameter.requires_grad
 
     def __str__(self) -> str:
-        return f"a parameter of shape {tuple(getattr(self.module, self.attribute).shape)}"
+        return f"a parameter of shape {tuple(self.parameter.shape)}"
 
 
 def _is_whole(weight: Tensor, size: int) -> bool:
-    return is_lazy(weight) or (weight.numel() == size and not hasattr(weight, "device_mesh"))
+    # all of a flat weight may be on one rank; the others have to see it alike
+    in_shape = weight.ndim > 1 and weight.numel() == size
+    return is_lazy(weight) or (in_shape and not hasattr(weight, "device_mesh"))

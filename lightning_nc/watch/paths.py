@@ -32,6 +32,11 @@ class Layer:
     pool: str
     of_input: bool = False
 
+    @property
+    def given(self) -> str:
+        """As it is named in a setting."""
+        return self.path + (":in" if self.of_input else "")
+
 
 def modules_by_path(root: nn.Module) -> dict[str, nn.Module]:
     """All submodules by their paths; of a wrapper and what it wraps, the latter.

@@ -1,8 +1,10 @@
 """Where in a network and in its batches there is something to measure."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
+
+from lightning_nc.dotted_path import import_function
 
 Forwards = Literal["first", "last", "all", "concat"]
 Place = str | int | Callable[[Any], Any]
@@ -41,6 +43,8 @@ class Places:
         known = get_args(Forwards)
         if self.forwards not in known:
             raise ValueError(f"Expected forwards to be one of {known}, but got {self.forwards!r}.")
+        if isinstance(self.predicted, str):
+            import_function(self.predicted, "predicted")
         if self.classifier is True:
             raise ValueError(
                 "Expected classifier to be the dotted path of a linear map, None to have it found, or "
@@ -59,6 +63,19 @@ class Places:
                 "the dotted path of the last linear map or its weight, or to False for features "
                 "without one."
             )
+
+    def require_stages(self, names: Iterable[str]) -> None:
+        """Raise a ValueError unless stages that will run have a target and a mask.
+
+        Args:
+            names: Of the stages.
+
+        Raises:
+            ValueError: If a mapping leaves out one of them.
+        """
+        for name in names:
+            of_stage(self.target, name, "target")
+            of_stage(self.mask, name, "mask")
 
     @property
     def head(self) -> str | None:

@@ -201,7 +201,7 @@ def choose_pool(
         raise ValueError(
             f"Expected a pool for layer {layer.name!r}, a {type(module).__name__} whose "
             f"{'input' if layer.of_input else 'output'} has shape {tuple(x.shape)}: it is not certain "
-            f"which dimension holds its channels. Set pool, or layers={{{_given(layer)!r}: pool}}, to "
+            f"which dimension holds its channels. Set pool, or layers={{{layer.given!r}: pool}}, to "
             f"one of {', '.join(POOLS)}, or a dotted function."
         )
     return "spatial_mean" if axis == 1 else "token_mean"
@@ -228,8 +228,28 @@ def positions(layer: Layer, shape: Sequence[int], label_shape: Sequence[int]) ->
     return of_each.get(layer.pool)
 
 
-def _given(layer: Layer) -> str:
-    return layer.path + (":in" if layer.of_input else "")
+def require_certain(layer: Layer, shape: Sequence[int], label_shape: Sequence[int]) -> None:
+    """Raise a ValueError where a feature has more positions than labels, and no pool was named.
+
+    What makes one row of them, nobody but the head knows; of a further layer it is a choice.
+
+    Args:
+        layer: The place of the feature, and its pool.
+        shape: Of what was seen there.
+        label_shape: Of the batch's labels.
+
+    Raises:
+        ValueError: If it is not certain.
+
+    Example:
+        >>> require_certain(Layer("body", "body", "auto"), (2, 5, 4), (2, 5))
+    """
+    if layer.pool == "auto" and positions(layer, shape, label_shape) is None:
+        raise ValueError(
+            f"Expected a pool for features={layer.given!r}, which has shape {tuple(shape)} where the "
+            f"labels have {tuple(label_shape)}: what makes a row of its positions is what the head "
+            f"takes of them. Set pool to one of {', '.join(POOLS)}, or a dotted function."
+        )
 
 
 def _is_sequence_first(module: nn.Module, x: Tensor, label_shape: torch.Size | None) -> bool:

@@ -57,6 +57,7 @@ class Watch:
         self._recorders: dict[str, Recorder] = {}
         self._evidence: dict[str, dict[str, Evidence]] = {}
         self._silent: set[str] = set()
+        self._has_told = False
         self._seen: set[str] = set()
         self._rehearsed: set[str] = set()  # what ran in the frozen pass before it was found
         self._sense = Sense(self._capture, places, task.settings.ignore_index, root)
@@ -109,6 +110,9 @@ class Watch:
         if not self._capture.is_settled:
             opened.rows = Rows(self._task.settings.num_classes, self._task.least_rows(labels))
         self._capture.open(opened)
+        if self._capture.feature is not None and not self._has_told:
+            self._has_told = True
+            self._announce(self._capture.explain_features())
         if first:
             self._capture.look_around()
 

@@ -195,19 +195,16 @@ class Tailed(unseen.Fused):
         return F.linear(self.tail(self.body(batch[0])), self.head.weight, self.head.bias)
 
 
-@pytest.mark.xfail(reason="a parameter has no bias, also where its module has one")
 def test_the_weight_of_a_linear_layer_brings_its_bias():
     module, run = train(unseen.Fused, {**BY_NAME, "classifier": "model.head.weight"})
     for stage in ("train_online", "val"):
         assert_right(module, run, stage)
 
 
-@pytest.mark.xfail(reason="the mean of its tokens is taken, which the head may not take")
 def test_features_of_more_rows_than_labels_are_refused_without_a_pool():
     refused(tokens.FirstToken, BY_NAME, "Set pool")
 
 
-@pytest.mark.xfail(reason="reading the labels of the loss recomputes what was checkpointed")
 def test_a_checkpoint_around_the_loss_is_not_recomputed_once_more():
     class Checkpointed(linear.Plain):
         def __init__(self):
@@ -224,7 +221,6 @@ def test_a_checkpoint_around_the_loss_is_not_recomputed_once_more():
     assert all(map(torch.equal, alone.state_dict().values(), module.state_dict().values()))
 
 
-@pytest.mark.xfail(reason="what is cast inside is rounded more than its output's type tells")
 def test_another_linear_layer_may_add_its_bias_outside_of_what_autocast_casts():
     module, run = train(linear.Other, HEAD, precision="bf16-mixed")
     assert_right(module, run)
@@ -269,7 +265,7 @@ class FlatByRow(Flat):
 
 
 @pytest.mark.parametrize("kind", [Flat, FlatByRow])
-@pytest.mark.parametrize("classifier", [pytest.param(None, marks=pytest.mark.xfail), "model.head"])
+@pytest.mark.parametrize("classifier", [None, "model.head"])
 def test_chunks_of_any_size_are_put_together_with_layers_before_and_inside(kind, classifier):
     layers = {"model.norm": "tokens", "model.inside": "tokens"}
     # flat chunks are in the order of the labels: the place of these vouches for it

@@ -51,6 +51,6 @@ def test_layers_run_once_before_the_chunks_or_in_each_of_them():
     whole = joined([first, forward(H[2:], inside=inside[2:])], (6, 8))
     assert torch.equal(whole.layers["before"], before)
     assert torch.equal(whole.layers["inside"], inside)
-    stretches = [forward(H[:, :3], inside=inside), forward(H[:, 3:], inside=inside)]
+    stretches = [forward(H[:, :3], inside=inside), forward(H[:, 3:], inside=inside.clone())]
     with pytest.raises(ValueError, match="Expected layer 'inside' to run once before the chunks"):
         joined(stretches, (6, 8))
