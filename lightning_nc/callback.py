@@ -14,7 +14,8 @@ from lightning_nc.values.covariance import CovarianceSetting
 from lightning_nc.watch.choice import Choice
 from lightning_nc.watch.places import Forwards, Place
 
-Given = Place | dict[str, Place | None] | None
+# a mapping holds no functions but by their paths, so that a config that was saved can be read again
+Given = Place | dict[str, str | int | None] | None
 
 
 class NeuralCollapseCallback(Callback):

@@ -4,22 +4,20 @@ import copy
 import dataclasses
 import inspect
 import logging
-import random
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 from torch.utils.data import Dataset, IterableDataset
 
 from lightning_nc.dotted_path import import_function
 from lightning_nc.measurement import Measurement
 from lightning_nc.tasks import Settings, make_task
+from lightning_nc.unchanged import eval_mode, same_buffers, same_random_states
 from lightning_nc.values.covariance import CovarianceSetting
 from lightning_nc.values.errors import NeuralCollapseWarning
 from lightning_nc.values.recorded import HEAD, Recorded
@@ -33,6 +31,7 @@ Arguments = tuple[list[Any], dict[str, Any], str]
 
 _STAGE = Stage("measure", "measure")
 _ARGS, _KEYWORDS = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
+_IN_EVAL_MODE = "Call model.eval() before measuring, and model.train() after it."
 _LOG = logging.getLogger("lightning_nc")
 
 
@@ -99,7 +98,10 @@ def measure(
     watch = Watch(model, places, make_task(task, settings), told.__setitem__, _LOG.info)
     try:
         where = _device(model, device)
-        with _same_random_states(model), _eval_mode(model), _bar(loader, progress) as batches:
+        with (
+            same_random_states(*_devices(model)), same_buffers(model), eval_mode(model, _IN_EVAL_MODE),
+            _bar(loader, progress) as batches,
+        ):  # fmt: skip
             there = batches if where is None else (_moved(batch, where) for batch in batches)
             _run(there, watch, _way(model, forward, places))
         recorded = watch.end(_STAGE, where or torch.device("cpu"), distributed=False)
@@ -152,50 +154,6 @@ def _require_at_least(**given: tuple[int | None, int]) -> None:
     for name, (value, least) in given.items():
         if value is not None and value < least:
             raise ValueError(f"Expected {name} to be at least {least}, but got {value}.")
-
-
-@contextmanager
-def _same_random_states(model: nn.Module) -> Iterator[None]:
-    """Python's, NumPy's and torch's global random states are afterwards what they were."""
-    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
-    cuda = sorted({d.index or 0 for d in _devices(model) if d.type == "cuda"})
-    try:
-        with torch.random.fork_rng(devices=cuda):
-            yield
-    finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)  # noqa: NPY002
-
-
-@contextmanager
-def _eval_mode(model: nn.Module) -> Iterator[None]:
-    """Eval mode, and afterwards each submodule's own."""
-    modes = [(m, m.training) for m in model.modules()]
-    plain = nn.Module.train, nn.Module.eval
-    own = [m for m, trains in modes if trains and (type(m).train, type(m).eval) != plain]
-    before = _sums(own)
-    try:
-        if any(trains for _, trains in modes):
-            model.eval()
-        if _sums(own) != before:
-            raise ValueError(
-                "Expected the weights to stay as they are in eval mode, but the network's eval() has "
-                "changed them. Does it merge an adapter's, or swap in averages? Call model.eval() "
-                "before measuring, and model.train() after it."
-            )
-        yield
-    finally:
-        for m in own:
-            if not m.training:  # else one around it has done so
-                m.train()  # takes back what its eval() did besides
-        for m, mode in modes:
-            m.training = mode
-
-
-def _sums(modules: Sequence[nn.Module]) -> list[str]:
-    """What tells whether weights have changed, without a copy of them; NaN equals NaN."""
-    every = {id(p): p for m in modules for p in m.parameters() if not is_lazy(p)}
-    return [str(float(p.detach().double().sum())) for p in every.values() if type(p.data) is Tensor]
 
 
 def _bar(loader: Iterable[Any], progress: bool) -> AbstractContextManager[Iterable[Any]]:

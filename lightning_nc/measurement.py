@@ -1,6 +1,5 @@
 """What `measure` gives: the values of one network on one loader, and several of them in one table."""
 
-import importlib
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import torch
 from lightning_nc.functional.table import MEASURES, values_of
 from lightning_nc.tasks.notices import rows_left_out
 from lightning_nc.values.classifier import LinearClassifier
+from lightning_nc.values.data_frame import data_frame
 from lightning_nc.values.evidence import ClassEvidence, Evidence
 from lightning_nc.values.key import Key
 from lightning_nc.values.recorded import HEAD, Recorded
@@ -20,7 +20,9 @@ from lightning_nc.values.statistics import ClassStatistics
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from pandas import DataFrame  # type: ignore[import-untyped]
 
+_COLUMNS = {"key": str, "measure": str, "layer": str, "value": float}
 _FEATURES = "(features)"
 _FALLBACK_WIDTH = 100
 
@@ -65,12 +67,12 @@ class Measurement:
     @property
     def statistics(self) -> ClassStatistics:
         """Counts, means and scatter of the classifier's input, of every class, seen or not."""
-        return self.evidence[HEAD].part("all_classes")
+        return _of_classes(self.evidence[HEAD]).all_classes
 
     @property
     def layers(self) -> dict[str, ClassStatistics]:
         """The same of the further layers, by name."""
-        return {name: e.part("all_classes") for name, e in self.evidence.items() if name != HEAD}
+        return {n: _of_classes(e).all_classes for n, e in self.evidence.items() if n != HEAD}
 
     @property
     def classifier(self) -> LinearClassifier | None:
@@ -78,12 +80,13 @@ class Measurement:
         return self.evidence[HEAD].part("head")
 
     def to_rows(self) -> list[dict[str, Any]]:
-        """One dict for each value, with measure, layer ("" for the classifier's input) and value."""
-        return [{"measure": m, "layer": layer, "value": v} for m, layer, v in self._entries()]
+        """One dict for each value: key, measure, layer ("" for the classifier's input) and value."""
+        rows = ((str(Key(m, layer=layer)), m, layer, v) for m, layer, v in self._entries())
+        return [dict(zip(_COLUMNS, row, strict=True)) for row in rows]
 
-    def to_pandas(self) -> Any:
+    def to_pandas(self) -> "DataFrame":
         """The rows of :meth:`to_rows` as a DataFrame; an ImportError where there is no pandas."""
-        return _pandas().DataFrame(self.to_rows(), columns=["measure", "layer", "value"])
+        return data_frame(self.to_rows(), _COLUMNS, "Measurement.to_rows(), the same rows as dicts")
 
     def plot(
         self, picture: str = "cosines", layer: str = HEAD, ax: "Axes | None" = None
@@ -132,8 +135,9 @@ class Measurement:
     def _table(self) -> "Table":
         head = self.evidence[HEAD]
         named = "" if self.classifier_name is None else f" at {self.classifier_name!r}"
-        classes = f" of {head.num_classes:,} classes" if head.num_classes is not None else ""
-        width = f", {self.statistics.num_features:,} features" if self.statistics is not None else ""
+        size = ""
+        if isinstance(head, ClassEvidence):
+            size = f" of {head.num_classes:,} classes, {head.all_classes.num_features:,} features"
         rows = {
             Key(measure): [
                 _at_collapse(measure, head.num_classes),
@@ -142,7 +146,7 @@ class Measurement:
             for measure in _ordered({measure for measure, _, _ in self._entries()})
         }
         names = [layer or _FEATURES for layer in self.by_layer] if len(self.by_layer) > 1 else ["value"]
-        title = f"Neural collapse{named}: {head.num_samples:,} samples{classes}{width}"
+        title = f"Neural collapse{named}: {head.num_samples:,} samples{size}"
         return Table(title, ["at collapse", *names], rows)
 
 
@@ -161,11 +165,11 @@ class Comparison:
         """The values by column and key."""
         return {name: measurement.values for name, measurement in self.measurements.items()}
 
-    def to_pandas(self) -> Any:
+    def to_pandas(self) -> "DataFrame":
         """A DataFrame with a row for each key and a column for each name; NaN where one has none."""
         columns = self.values
-        index = _pandas().Index([str(key) for key in self._keys()], name="key")
-        return _pandas().DataFrame(columns, index=index, columns=list(columns), dtype=float)
+        types, keys = dict.fromkeys(columns, float), [str(key) for key in self._keys()]
+        return data_frame(columns, types, "Comparison.values", index=keys).rename_axis(index="key")
 
     def __repr__(self) -> str:
         return self._table().text()
@@ -281,6 +285,14 @@ class Table:
         return [("" if a == b else b, n) for a, b, n in zip(groups, groups[1:], names, strict=False)]
 
 
+def _of_classes(evidence: Evidence) -> ClassEvidence:
+    """What a task with classes has left, which always has statistics; a ValueError for another's."""
+    if isinstance(evidence, ClassEvidence):
+        return evidence
+    kind = type(evidence).__name__
+    raise ValueError(f"Expected a task with classes, but it has left {kind}: look at `evidence`.")
+
+
 def _chunks(widths: Sequence[int], free: int) -> list[list[int]]:
     """Indices of columns, as many together as fit."""
     chunks: list[list[int]] = [[]]
@@ -306,13 +318,3 @@ def _shown(value: float | None) -> str:
     if value is None:
         return ""
     return f"{int(value):,}" if value == value // 1 and abs(value) < 1e15 else f"{value:.4g}"
-
-
-def _pandas() -> Any:
-    try:
-        return importlib.import_module("pandas")
-    except ImportError as error:
-        raise ImportError(
-            "Expected pandas for to_pandas(), but it is not installed. Install it, pip install pandas, "
-            "or take `values`, which are plain numbers."
-        ) from error

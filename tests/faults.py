@@ -84,7 +84,7 @@ FAULTS = (
     ),
     Fault(
         "all modules in train mode after the frozen pass",
-        "run/isolation.py",
+        "unchanged.py",
         "            m.training = mode\n",
         "            m.training = True\n",
         (IDENTITY, SITUATIONS, "-k", "frozen"),
@@ -98,7 +98,7 @@ FAULTS = (
     ),
     Fault(
         "the global random state is not put back",
-        "run/isolation.py",
+        "unchanged.py",
         "        with torch.random.fork_rng(devices=cuda):\n            yield\n",
         "        torch.manual_seed(0)\n        yield\n",
         (IDENTITY, SITUATIONS, "-k", "frozen"),

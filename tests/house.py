@@ -17,12 +17,13 @@ LONGEST_FILE, LONGEST_FUNCTION, MOST_CHANGING = 320, 30, 5
 ALLOWED = {
     "values": set(),
     "dotted_path": set(),
+    "unchanged": set(),
     "functional": {"values", "dotted_path"},
     "stream": {"values"},
     "tasks": {"values", "functional", "stream"},
     "watch": {"values", "tasks", "stream", "dotted_path"},
     "figures": {"values", "functional", "matplotlib"},
-    "run": {"lightning", "pytorch_lightning", "dotted_path", "torchmetrics"},
+    "run": {"lightning", "pytorch_lightning", "dotted_path", "unchanged", "torchmetrics"},
     "report": {
         "values", "functional", "figures", "tasks", "lightning", "pytorch_lightning", "matplotlib",
         "tensorboard",
@@ -31,7 +32,9 @@ ALLOWED = {
     "plan": {"watch", "run", "report", "tasks", "values"},
     "session": {"plan", "watch", "run", "report", "tasks", "values", "lightning"},
     "callback": {"plan", "session", "watch", "run", "report", "tasks", "values"},
-    "measure": {"values", "tasks", "stream", "functional", "watch", "dotted_path", "measurement"},
+    "measure": {
+        "values", "tasks", "stream", "functional", "watch", "dotted_path", "unchanged", "measurement",
+    },
     "measurement": {"values", "functional", "tasks", "figures", "matplotlib"},
     "__init__": {
         "functional", "measure", "measurement", "metric", "values", "figures", "callback",

@@ -17,7 +17,7 @@ from lightning_nc.figures.spectrum import spectra
 from lightning_nc.values.evidence import ClassEvidence, Evidence
 from lightning_nc.values.history import History
 
-Drawn = tuple[Figure, Any]
+FigureAndAxes = tuple[Figure, Any]
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Picture:
     """
 
     name: str
-    draw: Callable[[Any, Look, Axes | None], Drawn]
+    draw: Callable[[Any, Look, Axes | None], FigureAndAxes]
     needs: tuple[str, ...] = ()
     when: Literal["stage", "run", "layers"] = "stage"
     animated: bool = False
@@ -77,7 +77,9 @@ class Picture:
 
 
 @showable
-def draw(name: str, evidence: Evidence, look: Look | None = None, ax: Axes | None = None) -> Drawn:
+def draw(
+    name: str, evidence: Evidence, look: Look | None = None, ax: Axes | None = None
+) -> FigureAndAxes:
     """The picture of that name.
 
     Args:
@@ -108,12 +110,12 @@ def draw(name: str, evidence: Evidence, look: Look | None = None, ax: Axes | Non
     return PICTURES[name].draw(evidence, look or Look(), ax)
 
 
-def _cosines(evidence: ClassEvidence, look: Look, ax: Axes | None) -> Drawn:
+def _cosines(evidence: ClassEvidence, look: Look, ax: Axes | None) -> FigureAndAxes:
     names = look.names_of_seen(evidence)
     return cosine_matrices(evidence.means_frame, evidence.weights_frame, names, ax=ax)
 
 
-def _plane(evidence: ClassEvidence, look: Look, ax: Axes | None) -> Drawn:
+def _plane(evidence: ClassEvidence, look: Look, ax: Axes | None) -> FigureAndAxes:
     assert evidence.sample is not None
     sample = evidence.sample.valid()
     return collapse_picture(
@@ -129,19 +131,19 @@ def _plane(evidence: ClassEvidence, look: Look, ax: Axes | None) -> Drawn:
     )
 
 
-def _spectra(evidence: ClassEvidence, look: Look, ax: Axes | None) -> Drawn:
+def _spectra(evidence: ClassEvidence, look: Look, ax: Axes | None) -> FigureAndAxes:
     return spectra(evidence.statistics, ax=ax)
 
 
-def _classes(evidence: ClassEvidence, look: Look, ax: Axes | None) -> Drawn:
+def _classes(evidence: ClassEvidence, look: Look, ax: Axes | None) -> FigureAndAxes:
     return class_profile(evidence.statistics, evidence.classifier, look.names_of_seen(evidence))
 
 
-def _summary(history: History, look: Look, ax: Axes | None) -> Drawn:
+def _summary(history: History, look: Look, ax: Axes | None) -> FigureAndAxes:
     return summary(history, look.prefix)
 
 
-def _depth(history: History, look: Look, ax: Axes | None) -> Drawn:
+def _depth(history: History, look: Look, ax: Axes | None) -> FigureAndAxes:
     return depth_profile(history, look.stage, look.layers, prefix=look.prefix)
 
 

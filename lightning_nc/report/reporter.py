@@ -40,7 +40,7 @@ class Reporter:
         self.prefix = prefix
         self._prog_bar = prog_bar
         self._say = say
-        self.history = History()
+        self.history = History(prefix=prefix)
         self.statistics: dict[str, ClassStatistics] = {}
 
     def log(

@@ -12,17 +12,13 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from lightning_nc.run.frozen_loader import frozen_loader, most_batches
+from lightning_nc.run.frozen_loader import ALTERNATIVE, frozen_loader, most_batches
 from lightning_nc.run.inference import STEPS, Inference
-from lightning_nc.run.isolation import (
-    buffers_of_rank_zero,
-    eval_mode,
-    isolated_random_state,
-    without_logging,
-)
+from lightning_nc.run.isolation import buffers_of_rank_zero, without_logging
 from lightning_nc.run.loading import batches_of
 from lightning_nc.run.metrics import metrics_on_copies
 from lightning_nc.run.progress import Progress
+from lightning_nc.unchanged import eval_mode, same_random_states
 
 
 def frozen_pass(
@@ -53,8 +49,8 @@ def frozen_pass(
     run = (inference or Inference()).on(pl_module, reopen=before)
     with (
         buffers_of_rank_zero(pl_module, trainer.world_size),
-        isolated_random_state(trainer.strategy.root_device),
-        eval_mode(pl_module),
+        same_random_states(trainer.strategy.root_device),
+        eval_mode(pl_module, ALTERNATIVE),
         metrics_on_copies(pl_module),
         without_logging(trainer, pl_module),
         Progress(trainer, total if max_batches is None else 0) as shown,

@@ -1,16 +1,14 @@
-"""Around a pass that leaves no trace: buffers, modes, random states and logs are put back."""
+"""Around a pass that leaves no trace in a Trainer: buffers are those of one rank, logs are dropped."""
 
-import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.pytorch.loggers.logger import DummyLogger
 from torch import nn
 
-from lightning_nc.run.effects_of_eval import plain_attributes, put_back, switch_to_eval
+from lightning_nc.unchanged import is_plain, same_buffers
 
 
 @contextmanager
@@ -19,22 +17,11 @@ def buffers_of_rank_zero(module: nn.Module, world_size: int) -> Iterator[None]:
 
     Afterwards each rank has its own back, also where a forward changes buffers in eval mode.
     """
-    # an expanded buffer cannot be written to, so that nobody does
-    places = [
-        (m, name, buffer)
-        for m in module.modules()
-        for name, buffer in m._buffers.items()
-        if buffer is not None and 0 not in buffer.stride()
-    ]
-    own = [buffer.detach().clone() for _, _, buffer in places]
-    try:
-        if world_size > 1 and own:
-            _take_those_of_rank_zero([buffer for _, _, buffer in places])
+    with same_buffers(module):
+        buffers = [buffer for buffer in module.buffers() if is_plain(buffer)]
+        if world_size > 1 and buffers:
+            _take_those_of_rank_zero(buffers)
         yield
-    finally:
-        with torch.no_grad():
-            for (m, name, buffer), content in zip(places, own, strict=True):
-                m._buffers[name] = buffer.copy_(content)
 
 
 def _take_those_of_rank_zero(buffers: list[torch.Tensor]) -> None:
@@ -65,34 +52,3 @@ def without_logging(trainer: Any, pl_module: nn.Module) -> Iterator[None]:
             del vars(m)["log"]
             if log is not None:
                 vars(m)["log"] = log
-
-
-@contextmanager
-def eval_mode(module: nn.Module) -> Iterator[None]:
-    """Eval mode, and afterwards each module's own: a frozen BatchNorm stays frozen.
-
-    Raises:
-        ValueError: If a module's own ``eval()`` changes weights.
-    """
-    modes = [(m, m.training) for m in module.modules()]
-    attributes = plain_attributes(module)
-    try:
-        switch_to_eval(module)
-        yield
-    finally:
-        put_back(attributes)
-        for m, mode in modes:
-            m.training = mode
-
-
-@contextmanager
-def isolated_random_state(device: torch.device) -> Iterator[None]:
-    """Put Python's, NumPy's and torch's global random states back afterwards, whatever happens."""
-    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
-    cuda = [device.index or 0] if device.type == "cuda" else []
-    try:
-        with torch.random.fork_rng(devices=cuda):
-            yield
-    finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)  # noqa: NPY002

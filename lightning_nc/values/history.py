@@ -2,17 +2,19 @@
 
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from lightning_nc.values.data_frame import data_frame
 from lightning_nc.values.key import Key
-from lightning_nc.values.stage import STAGES
 
 if TYPE_CHECKING:
     from pandas import DataFrame  # type: ignore[import-untyped]
 
-_COLUMNS = ("key", "measure", "stage", "layer", "epoch", "step", "value")
+_COLUMNS = {
+    "key": str, "measure": str, "stage": str, "layer": str, "epoch": int, "step": int, "value": float,
+}  # fmt: skip
 
 
 class Logged(NamedTuple):
@@ -44,6 +46,10 @@ class UnknownKey(KeyError):  # noqa: N818 - named like what it is about
 class History(Mapping[str, tuple[Logged, ...]]):
     """The logged values by key, a mapping that cannot be changed; what is added makes a new history.
 
+    Attributes:
+        entries: The values by key.
+        prefix: What the callback has put before every key.
+
     Example:
         >>> history = History().extended(0, 9, {"nc1/cdnv/val": 0.5})
         >>> history = history.extended(1, 19, {"nc1/cdnv/val": 0.25})
@@ -56,6 +62,7 @@ class History(Mapping[str, tuple[Logged, ...]]):
     """
 
     entries: Mapping[str, tuple[Logged, ...]] = ()  # type: ignore[assignment]
+    prefix: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "entries", dict(self.entries))
@@ -63,12 +70,12 @@ class History(Mapping[str, tuple[Logged, ...]]):
     def extended(self, epoch: int, step: int, values: Mapping[str, float]) -> "History":
         """A history with one more value for each of these keys."""
         added = {k: (*self.get(k, ()), Logged(epoch, step, float(v))) for k, v in values.items()}
-        return History({**self.entries, **added})
+        return replace(self, entries={**self.entries, **added})
 
     def until(self, step: int) -> "History":
         """Only what was logged until this optimizer step: the past of a run that starts there."""
         kept = {k: tuple(row for row in rows if row.step <= step) for k, rows in self.entries.items()}
-        return History({key: rows for key, rows in kept.items() if rows})
+        return replace(self, entries={key: rows for key, rows in kept.items() if rows})
 
     def __getitem__(self, key: str) -> tuple[Logged, ...]:
         if key not in self.entries:
@@ -88,24 +95,22 @@ class History(Mapping[str, tuple[Logged, ...]]):
     def to_rows(self) -> list[dict[str, Any]]:
         """One dict of plain values for each logged value, as a table in long form.
 
-        A prefix of the keys stays in front of the measure, so that the tables of several callbacks can
-        be put together: "mine/nc1/cdnv/val/conv" has the measure "mine/nc1/cdnv".
-
         Returns:
-            Dicts of "key", "measure" (such as "nc1/cdnv"), "stage", "layer" ("" for the classifier's
-            input), "epoch", "step" and "value", key by key.
+            Dicts of "key" (as it was logged, with the prefix), "measure" (such as "nc1/cdnv"), "stage",
+            "layer" ("" for the classifier's input), "epoch", "step" and "value", key by key.
 
         Example:
-            >>> [row] = History().extended(0, 9, {"nc1/cdnv/val/conv": 0.5}).to_rows()
+            >>> history = History(prefix="mine/").extended(0, 9, {"mine/nc1/cdnv/val/conv": 0.5})
+            >>> [row] = history.to_rows()
             >>> row["measure"], row["stage"], row["layer"], row["epoch"], row["value"]
             ('nc1/cdnv', 'val', 'conv', 0, 0.5)
         """
-        depth = _depth_of_prefix(self)
-        return [
-            dict(zip(_COLUMNS, (key, *_parts(key, depth), *row), strict=True))
-            for key, rows in self.items()
-            for row in rows
-        ]
+        rows = []
+        for text, entries in self.items():
+            key = self._key(text)
+            parts = (text, key.measure, key.stage, key.layer)
+            rows += [dict(zip(_COLUMNS, (*parts, *entry), strict=True)) for entry in entries]
+        return rows
 
     def to_pandas(self) -> "DataFrame":
         """The rows of :meth:`to_rows` as a table of pandas, one line for each logged value.
@@ -121,27 +126,19 @@ class History(Mapping[str, tuple[Logged, ...]]):
             >>> table.pivot(index="epoch", columns="key", values="value").to_dict()
             {'nc1/cdnv/val': {0: 0.5}}
         """
-        try:
-            from pandas import DataFrame
-        except ImportError as error:
-            raise ImportError(
-                f"Expected pandas for a table of the history, but it cannot be imported ({error}). "
-                "Install it with: pip install pandas. Without it, History.to_rows() gives the same "
-                "rows as dicts."
-            ) from error
-        types = dict.fromkeys(_COLUMNS[:4], str) | {"epoch": int, "step": int, "value": float}
-        return DataFrame(self.to_rows(), columns=list(_COLUMNS)).astype(types)
+        return data_frame(self.to_rows(), _COLUMNS, "History.to_rows(), the same rows as dicts")
 
     def state_dict(self) -> dict[str, list[list[int | float]]]:
-        """The history as lists of ``[epoch, step, value]``."""
+        """The history as lists of ``[epoch, step, value]``, without the prefix: its reader has one."""
         return {key: [list(row) for row in rows] for key, rows in self.entries.items()}
 
     @classmethod
-    def from_state_dict(cls, state: Any) -> "History":
+    def from_state_dict(cls, state: Any, prefix: str = "") -> "History":
         """The history that :meth:`state_dict` described.
 
         Args:
             state: Lists of ``[epoch, step, value]`` by key.
+            prefix: What the callback puts before every key.
 
         Returns:
             The history.
@@ -168,7 +165,12 @@ class History(Mapping[str, tuple[Logged, ...]]):
                     f"Expected each entry in the history of {key!r} to be [epoch, step, value], two "
                     f"whole numbers from 0 on and a number, but got {_shown(wrong[0])}."
                 )
-        return cls({k: tuple(Logged(e, s, float(v)) for e, s, v in rows) for k, rows in state.items()})
+        entries = {k: tuple(Logged(e, s, float(v)) for e, s, v in rows) for k, rows in state.items()}
+        return cls(entries, prefix)
+
+    def _key(self, text: str) -> Key:
+        """What a text says; one that is no key of ours, from a history made by hand, is all measure."""
+        return Key.parse(text, self.prefix) or Key(text)
 
 
 def _unknown(key: Any, known: list[str]) -> str:
@@ -183,23 +185,6 @@ def _unknown(key: Any, known: list[str]) -> str:
         return f"{start}. Did you mean {' or '.join(map(repr, near))}?"
     more = f" and {len(known) - 8} more" if len(known) > 8 else ""
     return f"{start}. There are {', '.join(map(repr, known[:8]))}{more}."
-
-
-def _depth_of_prefix(keys: Iterable[str]) -> int:
-    """How many parts of a key are the prefix, which all keys of a run share.
-
-    No more than have to be for some key to have one of the usual stages behind its measure.
-    """
-    usual = {stage.name for stage in STAGES}
-    places = [i for key in keys for i, part in enumerate(key.split("/")) if part in usual and i >= 2]
-    return min(places, default=2) - 2
-
-
-def _parts(text: str, depth: int) -> tuple[str, str, str]:
-    """Measure, with the prefix in front, stage and layer; a text that is no key is all measure."""
-    prefix = "".join(f"{part}/" for part in text.split("/")[:depth])
-    key = Key.parse(text, prefix)
-    return (text, "", "") if key is None else (prefix + key.measure, key.stage, key.layer)
 
 
 def _is_row(row: Any) -> bool:

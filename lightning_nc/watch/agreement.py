@@ -1,8 +1,14 @@
 """Whether the labels that were found are those of the classifier's loss."""
 
+from dataclasses import replace
+from math import prod
+
+import torch
 from torch import Tensor
 
 from lightning_nc.watch.batch import Batch
+from lightning_nc.watch.chunks import along
+from lightning_nc.watch.graph import HardLabels
 
 
 def require_same_labels(batch: Batch, ignored: int | None, forwards: str = "last") -> None:
@@ -13,7 +19,7 @@ def require_same_labels(batch: Batch, ignored: int | None, forwards: str = "last
     Args:
         batch: Its forwards are the classifier's.
         ignored: The label of rows to leave out.
-        forwards: Which forward counts; of chunks none has the labels of the batch.
+        forwards: Which forward counts; chunks have the labels of the batch together.
 
     Raises:
         ValueError: If there are cross-entropies of the classifier, and all of them are of others.
@@ -22,10 +28,9 @@ def require_same_labels(batch: Batch, ignored: int | None, forwards: str = "last
         >>> import torch
         >>> require_same_labels(Batch(torch.tensor([1, 0, 2])), ignored=-100)
     """
-    products = {forward.product for forward in batch.forwards}
-    ours = [loss for loss in batch.hard_labels if loss.products and loss.products <= products]
+    ours = _of_chunks(batch) if forwards == "concat" else _of_forwards(batch)
     batch.hard_labels.clear()
-    if not ours or (len(batch.forwards) > 1 and forwards == "concat"):
+    if not ours:
         return
     found = _kept(batch.labels.reshape(-1), ignored)
     seen = [_kept(loss.target.reshape(-1), loss.ignored) for loss in ours]
@@ -46,6 +51,28 @@ def require_same_labels(batch: Batch, ignored: int | None, forwards: str = "last
         "of the batch that gives each row of the features its label, and ignore_index to those "
         "without; online=False measures validation alone."
     )
+
+
+def _of_forwards(batch: Batch) -> list[HardLabels]:
+    """Those of the classifier's outputs; where these are not looked at, the only ones."""
+    products = {forward.product for forward in batch.forwards}
+    if products == {None}:
+        return batch.hard_labels if len(batch.hard_labels) == 1 else []
+    return [loss for loss in batch.hard_labels if loss.products and loss.products <= products]
+
+
+def _of_chunks(batch: Batch) -> list[HardLabels]:
+    """Those of all chunks together, where each of them has its own."""
+    of_each = [[x for x in batch.hard_labels if x.products == {f.product}] for f in batch.forwards]
+    if not of_each or any(len(found) != 1 for found in of_each):
+        return []
+    shapes = [tuple(f.features.shape[:-1]) for f in batch.forwards if f.features is not None]
+    parts = [found[0].target for found in of_each]
+    if any(part.numel() != prod(shape) for part, shape in zip(parts, shapes, strict=True)):
+        return []
+    rows = [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+    whole = torch.cat(rows, along(shapes, batch.label_shape))
+    return [replace(of_each[0][0], target=whole)]
 
 
 def _kept(labels: Tensor, ignored: int | None) -> Tensor:

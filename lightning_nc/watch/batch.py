@@ -51,6 +51,7 @@ class Batch:
         source: What the data loader has yielded.
         keeps: Where W is copied in a forward; None: it is known already.
         rows: How many rows the classifier may have, where which layer it is has still to be found.
+        is_trained: Whether a backward may follow, which keeps what it needs.
         is_first: Whether training has not begun: what is seen once is looked at.
         losses: What the losses of the batch apply last, in either case.
         hard_labels: The labels of their cross-entropies.
@@ -59,6 +60,7 @@ class Batch:
         current: The forward that is running.
         num_forwards: How many ran, those that do not count included.
         before: The layers that ran before the classifier did; None: it has not run yet.
+        repeated: Layers that ran several times before the classifier did.
         error: What went wrong in a hook.
     """
 
@@ -66,6 +68,7 @@ class Batch:
     source: Any = None
     keeps: KeptClassifier | None = None
     rows: Rows | None = None
+    is_trained: bool = True
     is_first: bool = False
     losses: list[LastMaps] = field(default_factory=list)
     hard_labels: list[HardLabels] = field(default_factory=list)
@@ -74,6 +77,7 @@ class Batch:
     current: Forward = field(default_factory=Forward)
     num_forwards: int = 0
     before: frozenset[str] | None = None
+    repeated: set[str] = field(default_factory=set)
     error: Exception | None = None
 
     def __post_init__(self) -> None:

@@ -97,6 +97,9 @@ class Capture:
             self._add_hook(
                 self.feature.path, self.feature.name, self.feature.of_input, keep.keep_feature
             )
+            for name, linear in self.maps.items():
+                if linear.has_forward:
+                    self._add_hook(name, name, False, keep.keep_applied)
         else:
             for name in self.maps:
                 self._add_hook(name, name, True, keep.keep_input)

@@ -31,21 +31,36 @@ def joined(forwards: Sequence[Forward], labels: Sequence[int]) -> Forward:
     if not others:
         return first
     shapes = [tuple(f.features.shape[:-1]) for f in forwards if f.features is not None]
-    along = _along(shapes, labels)
-    features = torch.cat([f.features for f in forwards if f.features is not None], along)
+    dim = along(shapes, labels)
+    features = torch.cat([f.features for f in forwards if f.features is not None], dim)
     return replace(
         first,
         features=features,
-        predicted=_decisions(forwards, shapes, along),
-        layers=_layers(forwards, along),
+        predicted=_decisions(forwards, shapes, dim),
+        layers=_layers(forwards, dim),
         leading=tuple(features.shape[:-1]),
         shape=(*features.shape[:-1], *first.shape[-1:]),
         product=None,
     )
 
 
-def _along(shapes: Sequence[tuple[int, ...]], labels: Sequence[int]) -> int:
-    """The dimension in which the chunks add up to the labels."""
+def along(shapes: Sequence[tuple[int, ...]], labels: Sequence[int]) -> int:
+    """The dimension in which chunks add up to the labels.
+
+    Args:
+        shapes: Leading dimensions of each.
+        labels: The shape of the batch's labels.
+
+    Returns:
+        The dimension.
+
+    Raises:
+        ValueError: If they do not add up.
+
+    Example:
+        >>> along([(4, 3), (4, 5)], (4, 8))
+        1
+    """
     for whole in (tuple(labels), (_size(labels),)):
         for i in range(len(whole)):
             if all(len(s) == len(whole) for s in shapes) and _adds_up(shapes, whole, i):
@@ -59,10 +74,10 @@ def _along(shapes: Sequence[tuple[int, ...]], labels: Sequence[int]) -> int:
     )
 
 
-def _adds_up(shapes: Sequence[tuple[int, ...]], whole: tuple[int, ...], along: int) -> bool:
-    others = {(*shape[:along], *shape[along + 1 :]) for shape in shapes}
-    is_slice = others == {(*whole[:along], *whole[along + 1 :])}
-    return is_slice and sum(shape[along] for shape in shapes) == whole[along]
+def _adds_up(shapes: Sequence[tuple[int, ...]], whole: tuple[int, ...], dim: int) -> bool:
+    others = {(*shape[:dim], *shape[dim + 1 :]) for shape in shapes}
+    is_slice = others == {(*whole[:dim], *whole[dim + 1 :])}
+    return is_slice and sum(shape[dim] for shape in shapes) == whole[dim]
 
 
 def _size(shape: Sequence[int]) -> int:
@@ -70,21 +85,21 @@ def _size(shape: Sequence[int]) -> int:
 
 
 def _decisions(
-    forwards: Sequence[Forward], shapes: Sequence[tuple[int, ...]], along: int
+    forwards: Sequence[Forward], shapes: Sequence[tuple[int, ...]], dim: int
 ) -> Tensor | None:
     known = [f.predicted for f in forwards if f.predicted is not None]
     if len(known) < len(forwards):
         return None
-    return torch.cat([p.reshape(s) for p, s in zip(known, shapes, strict=True)], along).reshape(-1)
+    return torch.cat([p.reshape(s) for p, s in zip(known, shapes, strict=True)], dim).reshape(-1)
 
 
-def _layers(forwards: Sequence[Forward], along: int) -> dict[str, Tensor]:
+def _layers(forwards: Sequence[Forward], dim: int) -> dict[str, Tensor]:
     """A layer that runs once, before the chunks, is in the first; one in each chunk is put together."""
     found: dict[str, Tensor] = {}
     for name in dict.fromkeys(name for forward in forwards for name in forward.layers):
         rows = [forward.layers[name] for forward in forwards if name in forward.layers]
         parts = list({id(each): each for each in rows}.values())
-        if len(parts) > 1 and along != 0:
+        if len(parts) > 1 and dim != 0:
             raise ValueError(
                 f"Expected layer {name!r} to run once before the chunks, or the chunks to be parts of "
                 "the batch, but it runs in each of them and they are parts of the sequence, where rows "

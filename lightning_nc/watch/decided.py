@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lightning_nc.dotted_path import import_function
@@ -42,7 +43,7 @@ def decisions_by(predicted: str | Callable[[Any, Any], Any], batch: Batch, outpu
     if (
         isinstance(found, Tensor)
         and is_whole_numbers(found)
-        and (found.numel() == batch.labels.numel())
+        and _sizes(found.shape) in (_sizes(batch.label_shape), [batch.labels.numel()])
     ):
         return found.detach().reshape(-1)
     got = (
@@ -55,3 +56,7 @@ def decisions_by(predicted: str | Callable[[Any, Any], Any], batch: Batch, outpu
         f"{tuple(batch.label_shape)}, but got {got}. Does it return logits (argmax them), or does the "
         "step return nothing that it could decide by (a dict with the logits)?"
     )
+
+
+def _sizes(shape: torch.Size) -> list[int]:
+    return [size for size in shape if size != 1]

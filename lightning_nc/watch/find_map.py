@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from math import prod
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
+from lightning_nc.watch.heads import reading
 from lightning_nc.watch.linear import Adapter, LinearMap, Lone, Pointwise, Tied, Weighted
 from lightning_nc.watch.paths import require_path, without_wrappers
 
@@ -43,9 +45,10 @@ def _base(module: nn.Module) -> nn.Module | None:
 
 def _has_matrix(module: nn.Module) -> bool:
     # its own: an adapter hands on the weight of the layer that it adapts
-    own = {**module._parameters, **module._buffers}.get("weight")
+    own: Any = {**module._parameters, **module._buffers}.get("weight")
     if parametrize.is_parametrized(module, "weight"):
-        own = getattr(module, "weight", None)
+        with reading(module):
+            own = module.weight
     return isinstance(own, Tensor) and not is_lazy(own) and own.ndim == 2
 
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,19 +119,33 @@ def is_whole(module: nn.Linear) -> bool:
     return isinstance(weight, Tensor) and weight.shape == shape and not hasattr(weight, "device_mesh")
 
 
-def read(module: Any) -> tuple[Tensor, Tensor | None]:
-    """Weight and bias; reading a parametrized weight must not change it, as spectral_norm does."""
+@contextmanager
+def reading(module: nn.Module) -> Iterator[None]:
+    """While a parametrized weight is read, nothing that the network computes with is changed.
+
+    spectral_norm makes a step of its iteration whenever it is read in training mode, and a cache of
+    parametrizations would keep what was read without a gradient.
+    """
     if not parametrize.is_parametrized(module):
-        return module.weight, module.bias
+        yield
+        return
     parts: Any = module.parametrizations
-    modes = [(part, part.training) for part in parts.modules()]
+    modes, caches = [(part, part.training) for part in parts.modules()], parametrize._cache_enabled
     parts.eval()
+    parametrize._cache_enabled = 0
     try:
         with torch.no_grad():
-            return module.weight, module.bias
+            yield
     finally:
+        parametrize._cache_enabled = caches
         for part, mode in modes:
             part.training = mode
+
+
+def read(module: Any) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias."""
+    with reading(module):
+        return module.weight, module.bias
 
 
 def first_rows(x: Tensor) -> Tensor:

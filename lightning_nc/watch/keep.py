@@ -27,7 +27,7 @@ def keep_input(capture: "Capture", batch: Batch, name: str, args: tuple[Any, ...
         return
     linear, current = capture.maps[name], batch.current
     # where autograd does not keep it, the network may change it in place afterwards
-    kept = torch.is_grad_enabled() and linear.saves_input and not casts(x)
+    kept = batch.is_trained and torch.is_grad_enabled() and linear.saves_input and not casts(x)
     current.features = x.detach() if kept else x.detach().clone()
     current.name, current.leading = name, leading_shape(x)
     if capture.is_sharded and batch.keeps is not None:  # afterwards, a rank has but its share of W
@@ -79,12 +79,25 @@ def keep_feature(
     _count(capture, batch)
 
 
+def keep_applied(
+    capture: "Capture", batch: Batch, name: str, args: tuple[Any, ...], output: Any
+) -> None:
+    """After a head has run whose features are a module's output: W once more, as it was applied.
+
+    It may be made anew in front of the head: by a hook (pruning, older weight_norm), or by the step.
+    """
+    if batch.num_forwards == 1 or capture.forwards != "first":
+        keep_weight(capture, batch, capture.maps[name], is_applied=True)
+
+
 def keep_layer(capture: "Capture", batch: Batch, name: str, args: tuple[Any, ...], output: Any) -> None:
     """What another module has put out, or is given, as rows."""
     if batch.before is not None and name not in batch.before:
         return  # it runs after the classifier, and would be taken for a part of the next forward
     layer = capture.layers[name]
     x = _tensor_of(layer, args, output, f"layer {layer.given!r}")
+    if name in batch.current.layers and capture.is_settled:
+        batch.repeated.add(name)
     # pooled now: the next module may change the output in place
     rows = pooled(layer, capture.modules, x.detach(), batch.source, batch.label_shape)
     batch.current.layers[name] = rows
@@ -116,9 +129,9 @@ def read_output(capture: "Capture", batch: Batch, forward: Forward) -> None:
     forward.output = None
 
 
-def keep_weight(capture: "Capture", batch: Batch, linear: LinearMap) -> None:
+def keep_weight(capture: "Capture", batch: Batch, linear: LinearMap, is_applied: bool = False) -> None:
     """Copy W as the features have met it: what swaps weights later in the step is too late."""
-    current = batch.current
+    current = batch.forwards[-1] if is_applied and batch.forwards else batch.current
     if torch.compiler.is_compiling():  # in every batch: a graph for each kind of batch costs more
         current.parameters = linear.copied()
     elif batch.keeps is None or (capture.is_sharded and capture.feature is None):
@@ -127,7 +140,7 @@ def keep_weight(capture: "Capture", batch: Batch, linear: LinearMap) -> None:
         moves = linear.is_trained and torch.is_grad_enabled()
         could = batch.rows is not None and batch.rows.fit(linear.rows)
         current.parameters = linear.copied() if could and moves else None
-    elif capture.forwards != "first" or not batch.forwards:
+    elif is_applied or capture.forwards != "first" or not batch.forwards:
         batch.keeps.keep(*linear.read())
 
 
@@ -163,5 +176,11 @@ def _tensor_of(layer: Layer, args: tuple[Any, ...], output: Any, what: str) -> T
             f"Expected {what} to {side}, but got a {type(x).__name__}. "
             + ("Is it passed as a keyword? " if layer.of_input else "")
             + "Name a layer inside it."
+        )
+    if not is_dense(x):
+        raise ValueError(
+            f"Expected {what} to be a dense tensor, but it is {'nested' if x.is_nested else x.layout}. "
+            "torch's encoder makes its tokens so in eval mode where padding is masked: give "
+            "nn.TransformerEncoder enable_nested_tensor=False, or measure a layer outside of it."
         )
     return x

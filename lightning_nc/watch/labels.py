@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lightning_nc.dotted_path import import_function
-from lightning_nc.watch.mask import masked
+from lightning_nc.watch.mask import masked, roomy
 from lightning_nc.watch.places import Place, Places, of_stage
 
 TARGET_NAMES = ("target", "targets", "label", "labels", "y")
@@ -100,6 +100,7 @@ def shifted(labels: Tensor, by: int, ignored: int) -> Tensor:
         >>> shifted(torch.tensor([[3, 4, 5]]), by=1, ignored=-100)
         tensor([[   4,    5, -100]])
     """
+    labels = roomy(labels)
     late = labels.new_full(labels.shape, ignored)
     late[..., : max(0, labels.shape[-1] - by)] = labels[..., by:]
     return late
@@ -167,7 +168,11 @@ def labels_of(
         )
     if mask is not None:
         labels = masked(labels, mask, ignored, looks)
-    return shifted(labels, shift, ignored) if shift else labels
+    if not shift:
+        return labels
+    labels = shifted(labels, shift, ignored)
+    # neither a row that does not count, nor the label of one
+    return labels if mask is None else masked(labels, mask, ignored, looks=False)
 
 
 def is_whole_numbers(value: Any) -> bool:

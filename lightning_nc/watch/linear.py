@@ -6,8 +6,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+from torch.nn.utils import parametrize
 
-from lightning_nc.watch.heads import is_whole, read, weight_version
+from lightning_nc.watch.heads import is_whole, read, reading, weight_version
 
 Parameters = tuple[Tensor, Tensor | None]
 
@@ -33,7 +34,7 @@ class LinearMap:
 
     @property
     def width(self) -> int:
-        """D."""
+        """The width of the features."""
         return self.module.in_features
 
     @property
@@ -133,23 +134,24 @@ class Weighted(LinearMap):
     @property
     def rows(self) -> int:
         """The rows of its weight."""
-        return self.module.weight.shape[0]
+        return self.read()[0].shape[0]
 
     @property
     def width(self) -> int:
         """The columns of its weight."""
-        return self.module.weight.shape[1]
+        return self.read()[0].shape[1]
 
     def read(self) -> Parameters:
-        """Its weight, and its bias where it has one entry for each row."""
-        bias = getattr(self.module, "bias", None)
-        fits = isinstance(bias, Tensor) and bias.shape == (self.rows,)
-        return self.module.weight, bias if fits else None
+        """Its weight, and its bias where that has one entry for each row."""
+        with reading(self.module):
+            weight = self.module.weight
+            return weight, _bias(self.module, weight)
 
     @property
     def is_whole(self) -> bool:
         """False where a rank keeps a share of the weight outside of the forward."""
-        return _is_whole(self.module.weight, self.rows * self.width)
+        weight = self.read()[0]
+        return _is_whole(weight, weight.numel())
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,20 +233,19 @@ class Lone(LinearMap):
 
     @property
     def width(self) -> int:
-        """D."""
+        """The width of the features."""
         return self.read()[0].shape[1]
 
     @property
     def parameter(self) -> Tensor:
-        """As it is held."""
-        return getattr(self.module, self.attribute)
+        """As it is held, or as parametrizations make it."""
+        with reading(self.module):
+            return getattr(self.module, self.attribute)
 
     def read(self) -> Parameters:
         """The parameter; with a ``weight`` its module's bias, where that has an entry for each row."""
         weight = self.parameter.T if self.transposed else self.parameter
-        bias = getattr(self.module, "bias", None) if self.attribute == "weight" else None
-        fits = isinstance(bias, Tensor) and bias.shape == weight.shape[:1]
-        return weight, bias if fits else None
+        return weight, _bias(self.module, weight) if self.attribute == "weight" else None
 
     @property
     def is_whole(self) -> bool:
@@ -253,8 +254,10 @@ class Lone(LinearMap):
 
     @property
     def version(self) -> int | None:
-        """Changes with each optimizer step."""
-        return None if self.parameter.is_inference() else self.parameter._version
+        """Changes with each optimizer step, or None where that cannot be told."""
+        if parametrize.is_parametrized(self.module, self.attribute) or self.parameter.is_inference():
+            return None
+        return self.parameter._version
 
     @property
     def is_trained(self) -> bool:
@@ -263,6 +266,12 @@ class Lone(LinearMap):
 
     def __str__(self) -> str:
         return f"a parameter of shape {tuple(self.parameter.shape)}"
+
+
+def _bias(module: nn.Module, weight: Tensor) -> Tensor | None:
+    """That of a module, where it has one entry for each row."""
+    bias = getattr(module, "bias", None)
+    return bias.reshape(-1) if isinstance(bias, Tensor) and bias.numel() == len(weight) else None
 
 
 def _is_whole(weight: Tensor, size: int) -> bool:

@@ -29,7 +29,7 @@ def masked(labels: Tensor, mask: Any, ignored: int, looks: bool) -> Tensor:
     """
     if not isinstance(mask, Tensor) or mask.is_floating_point() or mask.is_complex():
         raise _refused(labels, mask, "Convert it with mask.bool() in a function of the batch.")
-    mask = mask.to(labels.device)
+    mask, labels = mask.to(labels.device), roomy(labels)
     if mask.dtype == torch.bool or (mask.shape == labels.shape and labels.ndim > 1):
         if mask.shape != labels.shape:
             raise _refused(labels, mask, "Is it another stage's, or does it count before the labels?")
@@ -42,6 +42,11 @@ def masked(labels: Tensor, mask: Any, ignored: int, looks: bool) -> Tensor:
         _require_numbers(labels, mask)
     kept = torch.full_like(labels, ignored)
     return kept.index_copy(0, mask.long(), labels[mask.long()])
+
+
+def roomy(labels: Tensor) -> Tensor:
+    """Labels of a type that holds an ignored one: -100 would be a class in uint8, and True in bool."""
+    return labels if labels.is_floating_point() else labels.long()
 
 
 def _require_marks(labels: Tensor, mask: Tensor) -> None:
@@ -62,8 +67,8 @@ def _require_numbers(labels: Tensor, rows: Tensor) -> None:
             f"{_first(rows, wrong)}. Are they numbers in the whole data set, and the batch is a part "
             "of it? Give a boolean mask of the labels' shape."
         )
-    is_a_mask = len(rows) == len(labels) > 2 and not bool((rows > 1).any())
-    if is_a_mask:
+    is_a_mask = len(rows) == len(labels) and not bool((rows > 1).any())
+    if is_a_mask and rows.unique().numel() < len(rows):
         raise _refused(labels, rows, "It holds zeros and ones: convert it with mask.bool().")
     if not len(rows):
         raise ValueError("Expected a mask that marks some rows of the first batch, but it is empty.")

@@ -166,8 +166,9 @@ def pooled(
         return x.clone()
     pool = choose_pool(layer, modules, x, label_shape) if layer.pool == "auto" else layer.pool
     rows = apply_pool(pool, x, batch)
-    # of a compiled graph a view cannot be told
-    return rows.clone() if torch.compiler.is_compiling() or rows._is_view() else rows
+    # of a compiled graph, and in inference mode, a view cannot be told
+    is_new = not torch.compiler.is_compiling() and not rows.is_inference() and not rows._is_view()
+    return rows if is_new else rows.clone()
 
 
 def choose_pool(

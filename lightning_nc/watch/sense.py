@@ -83,6 +83,12 @@ class Sense:
                 "measured with the batch's labels. Set forwards to 'first' or 'all' if others of "
                 "them belong to the labels, or to 'concat' if each of them is a part of the batch.",
             )
+        if batch.repeated:
+            say(
+                "repeated layers",
+                f"Layers {', '.join(map(repr, sorted(batch.repeated)))} ran several times before the "
+                "classifier did, and the last of it is measured with the batch's labels.",
+            )
         if stage.weights_move and self._capture.dropout.precedes_features:
             say(
                 "dropout",

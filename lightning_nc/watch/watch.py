@@ -48,6 +48,11 @@ class Watch:
         max_rows_per_batch: int | None = None,
         choice: Choice | None = None,
     ) -> None:
+        if places.classifier is False and task.settings.num_classes is None:
+            raise ValueError(
+                "Expected num_classes with classifier=False, but got none: without a head there are no "
+                "rows to count. Set num_classes."
+            )
         self._capture = Capture(root, places, task.decide, choice)
         self._places = places
         self._task = task
@@ -61,11 +66,6 @@ class Watch:
         self._seen: set[str] = set()
         self._rehearsed: set[str] = set()  # what ran in the frozen pass before it was found
         self._sense = Sense(self._capture, places, task.settings.ignore_index, root)
-        if places.classifier is False and task.settings.num_classes is None:
-            raise ValueError(
-                "Expected num_classes with classifier=False, but got none: without a head there are no "
-                "rows to count. Set num_classes."
-            )
 
     def detach(self) -> None:
         """Remove all hooks."""
@@ -106,7 +106,9 @@ class Watch:
             return
         keeps = self._recorder(stage).classifier
         known = keeps.is_kept and not stage.weights_move
-        opened = Batch(labels, batch, None if known else keeps, is_first=first)
+        opened = Batch(
+            labels, batch, None if known else keeps, is_trained=stage.weights_move, is_first=first
+        )
         if not self._capture.is_settled:
             opened.rows = Rows(self._task.settings.num_classes, self._task.least_rows(labels))
         self._capture.open(opened)

@@ -278,9 +278,7 @@ def test_names_of_loaders_that_cannot_be_are_refused(names):
 
 
 def test_loaders_without_a_name_are_refused():
-    refused(
-        labels.TwoLoaders, {"stage_names": ["train"]}, r"stage_names=\['train'\] and 2 of them"
-    )
+    refused(labels.TwoLoaders, {"stage_names": ["train"]}, r"stage_names=\['train'\] and 2 of them")
 
 
 def test_names_without_a_loader_are_refused():

@@ -5,7 +5,7 @@ import math
 import random
 import sys
 import warnings
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from itertools import chain
 from pathlib import Path
 
@@ -232,6 +232,63 @@ def test_what_a_network_does_in_its_own_eval_is_taken_back_by_its_own_train(is_t
     assert [m.calls for m in caches] == 2 * [[False, True] if is_training else []]
     assert [m.kept is None for m in caches] == 2 * [is_training]
     assert all(m.training == is_training for m in net.modules())
+
+
+class FlipsAtTrain(nn.Linear):
+    """Turns its rows around whenever it is to be trained, and freezes a bias."""
+
+    def train(self, mode=True):
+        if mode:
+            self.weight.data = self.weight.data.flip(0)
+            self.bias.requires_grad_(False)
+        return super().train(mode)
+
+
+def test_a_train_that_flips_the_rows_of_a_weight_leaves_it_as_it_was():
+    net = trained().train()
+    net.parts["neck"] = FlipsAtTrain(24, 12)
+    before, place = traces(net), net.parts["neck"].weight.data_ptr()
+    measure(net, loader(), "parts.fc")
+    assert_same_traces(net, before)
+    assert net.parts["neck"].weight.data_ptr() == place
+
+
+class Counts(nn.Module):
+    """A running mean that goes on in eval mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(24))
+        self.register_buffer("count", torch.tensor(0))
+
+    def forward(self, x):
+        self.count += 1
+        self.mean = self.mean + (x.mean(0) - self.mean) / self.count
+        return x - self.mean
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_buffers_that_change_in_eval_mode_are_put_back(fails):
+    net = trained()
+    net.parts["body"].append(Counts())
+    before = {name: (b, b.clone()) for name, b in net.named_buffers()}
+
+    def forward(model, batch):
+        return model(batch[0]) if not fails else model(batch[0]) / None
+
+    with pytest.raises(TypeError) if fails else nullcontext():
+        measure(net, loader(), forward=forward)
+    assert {name: b for name, (b, _) in before.items()} == dict(net.named_buffers())
+    assert all(torch.equal(b, content) for b, content in before.values())
+
+
+@pytest.mark.filterwarnings("ignore")  # tracing, which torch is about to give up
+def test_a_part_that_was_traced_in_training_mode_keeps_its_statistics():
+    net, x = trained().train(), digits(ROWS, 96)[:32][0]
+    net.parts["body"] = torch.jit.trace(net.parts["body"][:2], x)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    measure(net, loader(), "parts.fc")
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
 @pytest.mark.parametrize("where", ["loader", "forward", "labels"])

@@ -117,19 +117,43 @@ class Merges(nn.Linear):
         return super().train(mode)
 
 
-def test_a_network_whose_eval_changes_weights_has_to_be_in_eval_mode():
-    net = network(Merges(4, 4))
-    nn.init.zeros_(net[3].weight)
+class Flips(nn.Linear):
+    """Turns the rows around at eval, which no sum of them shows, and never back."""
+
+    def train(self, mode=True):
+        if not mode:
+            self.weight.data = self.weight.data.flip(0)
+        return super().train(mode)
+
+
+class FlipsBack(Flips):
+    """And back at train."""
+
+    def train(self, mode=True):
+        if mode and not self.training:
+            self.weight.data = self.weight.data.flip(0)
+        return super().train(mode)
+
+
+@pytest.mark.parametrize("kind", [Merges, Flips, FlipsBack])
+def test_a_network_whose_eval_changes_weights_has_to_be_in_eval_mode(kind):
+    net = network(kind(4, 4))
+    places = [(p.data_ptr(), p.detach().clone()) for p in net.parameters()]
     text = (
-        r"Expected the weights to stay as they are in eval mode, but the network's eval\(\) has changed"
+        rf"the eval\(\) of {kind.__name__} '3' has changed the parameter '3\.weight'\. .* put back, .*"
+        r"Call model\.eval\(\) before measuring, and model\.train\(\) after it"
     )
     with pytest.raises(ValueError, match=text):
-        measure(net, [(X, Y)], "2")
-    assert not net[3].weight.any()
+        measure(net, [(X, Y)], "3")
+    for now, (place, content) in zip(net.parameters(), places, strict=True):
+        assert now.data_ptr() == place
+        assert torch.equal(now, content)
     assert all(m.training for m in net.modules())
     net.eval()
-    assert measure(net, [(X, Y)], "2", measures=["nc0/num_samples"]).values == {"nc0/num_samples": 40.0}
-    assert (net[3].weight == 1).all()
+    measured = net[3].weight.clone()
+    assert measure(net, [(X, Y)], "3", measures=["nc0/num_samples"]).values == {"nc0/num_samples": 40.0}
+    assert torch.equal(net[3].weight, measured)
+    assert not torch.equal(measured, places[-2][1])  # what it does itself, when asked, it still does
 
 
 # In a process of its own: the types that these tests check on each call refuse some of it before

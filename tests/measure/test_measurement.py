@@ -9,8 +9,10 @@ import matplotlib
 import pytest
 import torch
 from matplotlib.figure import Figure
+from support.toy_task import GroupEvidence
 from torch import nn
 
+from lightning_nc import ClassStatistics
 from lightning_nc.functional import MEASURES
 from lightning_nc.measure import measure
 from lightning_nc.measurement import Comparison, Measurement, compare
@@ -37,6 +39,12 @@ def measured(depth=3, layers=("blocks.?", "blocks.??"), **settings):
 @pytest.fixture(scope="module")
 def small():
     return measured()
+
+
+@pytest.fixture(autouse=True)
+def _a_terminal_of_its_own(monkeypatch):
+    """A worker of pytest-xdist has been told the width of the terminal that started it."""
+    monkeypatch.setenv("COLUMNS", "100")
 
 
 def lines_of(text):
@@ -134,10 +142,12 @@ def test_names_are_escaped_in_a_notebook():
 
 def test_the_values_as_rows_and_as_a_frame(small):
     rows = small.to_rows()
-    assert rows[0] == {"measure": "nc0/accuracy", "layer": "", "value": small.values["nc0/accuracy"]}
-    assert len(rows) == len(small.values)
+    parts = {"key": "nc0/accuracy", "measure": "nc0/accuracy", "layer": ""}
+    assert rows[0] == parts | {"value": small.values["nc0/accuracy"]}
+    # "key" is what `values`, the rows of a comparison and those of a History go by
+    assert {row["key"]: row["value"] for row in rows} == small.values
     frame = small.to_pandas()
-    assert list(frame.columns) == ["measure", "layer", "value"]
+    assert list(frame.columns) == ["key", "measure", "layer", "value"]
     assert frame.to_dict("records") == rows
     wide = frame.pivot(index="measure", columns="layer", values="value")
     assert wide.loc["nc1/cdnv", "blocks.1"] == small.values["nc1/cdnv/blocks.1"]
@@ -145,12 +155,27 @@ def test_the_values_as_rows_and_as_a_frame(small):
 
 def test_without_pandas_it_is_said_what_to_do(small, monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
-    text = (
-        r"Expected pandas for to_pandas\(\), but it is not installed\. Install it, pip install pandas"
-    )
+    text = r"Expected pandas for to_pandas\(\).*pip install pandas\. Without it, take "
     for each in (small, compare({"a": small})):
-        with pytest.raises(ImportError, match=text):
+        with pytest.raises(ImportError, match=f"{text}{type(each).__name__}"):
             each.to_pandas()
+
+
+def test_a_table_without_rows_has_columns_of_the_same_types(small):
+    empty = Measurement({"": {}}, small.evidence).to_pandas()
+    assert empty.dtypes.to_dict() == small.to_pandas().dtypes.to_dict()
+
+
+def test_a_task_without_classes_has_no_statistics_and_prints_all_the_same(small):
+    groups = GroupEvidence(torch.tensor([3.0, 4.0]), torch.tensor([0.5, 1.5]))
+    measurement = Measurement({"": {"group/gap": 1.0}}, {"": groups, "neck": groups})
+    assert str(measurement).startswith("Neural collapse: 7 samples\n")
+    text = r"Expected a task with classes, but it has left GroupEvidence: look at `evidence`\."
+    for name in ("statistics", "layers"):
+        with pytest.raises(ValueError, match=text):
+            getattr(measurement, name)
+    assert isinstance(small.statistics, ClassStatistics)
+    assert {type(each) for each in small.layers.values()} == {ClassStatistics}
 
 
 def test_it_can_be_pickled(small):

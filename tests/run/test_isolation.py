@@ -11,12 +11,8 @@ from lightning.pytorch.loggers.logger import Logger
 from support.training import trainer
 from torch import nn
 
-from lightning_nc.run.isolation import (
-    buffers_of_rank_zero,
-    eval_mode,
-    isolated_random_state,
-    without_logging,
-)
+from lightning_nc.run.isolation import buffers_of_rank_zero, without_logging
+from lightning_nc.unchanged import eval_mode, same_random_states
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -27,7 +23,7 @@ def test_modes_and_random_states_are_put_back(fails):
     before = [m.training for m in network.modules()]
     states = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
     try:
-        with isolated_random_state(torch.device("cpu")), eval_mode(network):
+        with same_random_states(torch.device("cpu")), eval_mode(network, ""):
             assert not any(m.training for m in network.modules())
             torch.rand(3), np.random.rand(3), random.random()  # noqa: NPY002
             if fails:
@@ -64,6 +60,42 @@ def test_buffers_are_put_back_in_their_own_memory(fails):
     for name, value in network.named_buffers():
         assert torch.equal(value, before[name]), name
         assert value.data_ptr() == places[name], name
+
+
+class Grows(nn.Module):
+    """Keeps a table in a buffer, and how far it reaches beside it; the first time, in None's place."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("table", torch.arange(3.0))
+        self.register_buffer("first", None)
+        self.reach = 3
+
+    def forward(self, x):
+        if len(x) > self.reach:
+            self.register_buffer("table", torch.arange(float(len(x))))
+            self.reach = len(x)
+        self.first = self.table[:1]
+        return x + self.table[: len(x)]
+
+
+def test_a_buffer_and_what_a_module_says_of_it_are_put_back_together():
+    network = Grows()
+    with buffers_of_rank_zero(network, world_size=1):
+        network(torch.zeros(5))
+    assert (network.reach, len(network.table), network.first) == (3, 3, None)
+    assert torch.equal(network(torch.zeros(4)), torch.arange(4.0))
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
+def test_buffers_whose_bytes_cannot_be_compared_are_left_alone():
+    network = nn.LazyBatchNorm1d()
+    network.register_buffer("edges", torch.eye(2).to_sparse())
+    network.register_buffer("rows", torch.eye(2).to_sparse_csr())
+    with buffers_of_rank_zero(network, world_size=1):
+        network(torch.randn(5, 3))
+    assert network.num_batches_tracked == 0
+    assert network.running_mean.shape == (3,)
 
 
 def drifted_apart(rank):

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from lightning_nc.values.history import History, Logged, UnknownKey
+from lightning_nc.values.key import Key
 
 
 def test_history_grows_without_changing_and_survives_a_checkpoint(tmp_path):
@@ -132,14 +133,23 @@ def test_each_value_is_a_row_of_plain_types():
     assert History().to_rows() == []
 
 
-@pytest.mark.parametrize("prefix", ["", "mine/", "mine_", "two/parts/", "val/"])
-def test_a_prefix_stays_in_front_of_the_measure(prefix):
-    names = {"nc1/cdnv": ("train", ""), "nc1/rank": ("svhn", ""), "custom/x": ("svhn", "val.0")}
-    keys = ["/".join(filter(None, (measure, *rest))) for measure, rest in names.items()]
-    rows = History().extended(0, 9, {f"{prefix}{key}": 0.5 for key in keys}).to_rows()
-    assert [(row["measure"], (row["stage"], row["layer"])) for row in rows] == [
-        (prefix + measure, rest) for measure, rest in names.items()
-    ]
+@pytest.mark.parametrize("prefix", ["", "mine/", "mine_", "two/parts/", "val/", "nc1/cdnv/val/"])
+@pytest.mark.parametrize(("stage", "layer"), [("train", ""), ("holdout", ""), ("holdout", "val.0")])
+def test_the_prefix_is_in_the_key_and_nowhere_else_in_a_row(prefix, stage, layer):
+    key = str(Key("nc1/cdnv", stage, layer, prefix))
+    history = History(prefix=prefix).extended(0, 9, {key: 0.5})
+    parts = {"key": key, "measure": "nc1/cdnv", "stage": stage, "layer": layer}
+    assert history.to_rows() == [parts | ROW]
+
+
+def test_the_prefix_stays_with_what_is_made_of_a_history():
+    history = History(prefix="mine/").extended(0, 9, {"mine/nc1/cdnv/holdout": 0.5})
+    again = History.from_state_dict(history.state_dict(), "mine/")
+    made = [history, history.until(9), history.until(0), again, pickle.loads(pickle.dumps(history))]
+    assert {each.prefix for each in made} == {"mine/"}
+    assert again.to_rows() == history.to_rows()
+    # the state is that of checkpoints from before there was a prefix
+    assert history.state_dict() == {"mine/nc1/cdnv/holdout": [[0, 9, 0.5]]}
 
 
 def test_a_text_that_is_no_key_of_ours_is_all_measure():
@@ -165,8 +175,7 @@ def test_the_rows_become_a_table_of_pandas():
 def test_without_pandas_the_error_says_what_to_do(monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
     history = History().extended(0, 9, {"nc1/cdnv/val": 0.5})
-    with pytest.raises(
-        ImportError, match=r"pip install pandas\. Without it, History\.to_rows\(\) gives"
-    ):
+    text = r"Expected pandas for to_pandas\(\).*pip install pandas\. Without it, take History\.to_rows"
+    with pytest.raises(ImportError, match=text):
         history.to_pandas()
     assert len(history.to_rows()) == 1
