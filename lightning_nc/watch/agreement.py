@@ -57,7 +57,7 @@ def _of_forwards(batch: Batch) -> list[HardLabels]:
     """Those of the classifier's outputs; where these are not looked at, the only ones."""
     products = {forward.product for forward in batch.forwards}
     if products == {None}:
-        return batch.hard_labels if len(batch.hard_labels) == 1 else []
+        return [*batch.hard_labels] if len(batch.hard_labels) == 1 else []
     return [loss for loss in batch.hard_labels if loss.products and loss.products <= products]
 
 

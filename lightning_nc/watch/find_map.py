@@ -8,15 +8,13 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
-from lightning_nc.watch.heads import reading
+from lightning_nc.watch.heads import CONVOLUTIONS, reading
 from lightning_nc.watch.linear import Adapter, LinearMap, Lone, Pointwise, Tied, Weighted
 from lightning_nc.watch.paths import require_path, without_wrappers
 
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-
 
 def _is_pointwise(module: nn.Module) -> bool:
-    if not isinstance(module, _CONVOLUTIONS) or module.groups != 1:
+    if not isinstance(module, CONVOLUTIONS) or module.groups != 1:
         return False
     ones = prod((*module.kernel_size, *module.stride)) == 1
     return ones and module.padding in (0, "valid", "same", (0,) * len(module.kernel_size))
@@ -96,7 +94,10 @@ def find_map(modules: Mapping[str, nn.Module], path: str) -> LinearMap:
 
 def _lone(modules: Mapping[str, nn.Module], path: str) -> Lone | None:
     holder, _, attribute = path.removesuffix(".T").rpartition(".")
-    value = getattr(modules.get(holder), attribute, None) if path not in modules else None
+    if path in modules or holder not in modules:
+        return None
+    with reading(modules[holder]):
+        value = getattr(modules[holder], attribute, None)
     if not isinstance(value, Tensor):
         return None
     if value.ndim != 2:
@@ -160,7 +161,7 @@ def _not_linear(path: str, module: nn.Module) -> ValueError:
     inner = [name for name, m in named if isinstance(m, nn.Linear) or _is_pointwise(m)]
     several = {m.out_features for _, m in named if isinstance(m, nn.Linear)}
     hint = ""
-    if isinstance(module, _CONVOLUTIONS):
+    if isinstance(module, CONVOLUTIONS):
         hint = (
             f" Kernel {module.kernel_size}, stride {module.stride}, padding {module.padding}, groups "
             f"{module.groups}: it does not map each position by itself."

@@ -16,7 +16,8 @@ from lightning_nc.watch.paths import without_wrappers
 
 _SHOWN_ROWS, _SHOWN_CLASSES = 16, 512
 _ROWS_FIRST = (nn.Linear, nn.Embedding, nn.EmbeddingBag, nn.Bilinear)
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+"""Whose kernel may be that of a single position."""
 # whose matrices have no forward of their own, and never end a network
 _INSIDE = (
     nn.MultiheadAttention,
@@ -90,7 +91,7 @@ def matrices(modules: Mapping[str, nn.Module]) -> list[Matrix]:
 
 
 def _sides(module: nn.Module, parameter: Tensor) -> tuple[int, ...]:
-    first = isinstance(module, (*_ROWS_FIRST, *_CONVOLUTIONS))
+    first = isinstance(module, (*_ROWS_FIRST, *CONVOLUTIONS))
     return (parameter.shape[0],) if first else tuple(parameter.shape[:2])
 
 

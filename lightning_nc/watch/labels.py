@@ -151,10 +151,11 @@ def labels_of(
     """
     shift, place = places.target_shift, of_stage(places.target, stage, "target")
     where = of_stage(places.mask, stage, "mask")
-    if place is not None and find_target(batch, place) is None:
+    given = None if place is None else find_target(batch, place)
+    if place is not None and given is None:
         return None  # and there need be no mask
     mask = None if where is None else find_mask(batch, where)
-    labels = find_target(batch, place, apart=mask)
+    labels = find_target(batch, apart=mask) if given is None else given
     assert labels is not None
     if places.target is None and not shift and looks:
         refuse_inputs(batch, labels, ignored)
