@@ -54,10 +54,15 @@ def require_same_labels(batch: Batch, ignored: int | None, forwards: str = "last
 
 
 def _of_forwards(batch: Batch) -> list[HardLabels]:
-    """Those of the classifier's outputs; where these are not looked at, the only ones."""
+    """Those of the classifier's outputs; where these are not looked at, the only ones, row for row.
+
+    A contrastive loss may be a cross-entropy as well, of other rows and numbers.
+    """
     products = {forward.product for forward in batch.forwards}
     if products == {None}:
-        return [*batch.hard_labels] if len(batch.hard_labels) == 1 else []
+        rows = batch.labels.numel()
+        found = [loss for loss in batch.hard_labels if loss.target.numel() == rows]
+        return found if len(batch.hard_labels) == 1 else []
     return [loss for loss in batch.hard_labels if loss.products and loss.products <= products]
 
 

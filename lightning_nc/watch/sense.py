@@ -54,7 +54,7 @@ class Sense:
         is_known = linear is not None and linear.is_batch_first and same
         if not is_rehearsal and not is_known:
             self._order.require(forward.leading, batch.label_shape)
-        if self._places.target is None:
+        if self._places.target is None and linear is not None:
             require_same_labels(batch, self._ignored, self._places.forwards)
 
     def _require_same_width(self, forward: Forward) -> None:
