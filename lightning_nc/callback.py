@@ -45,7 +45,7 @@ class NeuralCollapseCallback(Callback):
             that attention_mask marks), "tokens" or "pixels" (every position a row; channels last or
             first), or a dotted function of the output, or of it and the batch. "auto": every position
             where each has a label, else by the module's type. A named pool takes the classifier's input
-            as well, where that has more positions than there are labels; for features it has to be named.
+            as well, where that has more positions than there are labels; features ask for a name.
         target: Where the labels are in a batch: a position, a key or attribute, several of them joined
             by dots, or a function by dotted path, which returns None for a batch that is not to be
             measured. None: "target", "targets", "label", "labels", "y", else the second item of a
