@@ -92,10 +92,10 @@ def decisions_of_own_rows(own: ClassEvidence, merged: ClassEvidence) -> Float[Te
     sample = _of_classes(own.sample.valid(), seen)
     rows = (counts * seen).sum().to(merged.all_classes.means.dtype)
     predicted, correct = own.tallies.predicted, own.tallies.correct
-    if merged.by_head and merged.head is not None and bool(merged.tallies.predicted == 0):
-        sample = replace(sample, predicted=merged.head.decide(sample.features))
-        predicted, correct = _weighed(sample, rows)
-    elif merged.is_restricted:
+    head = merged.head if merged.by_head and bool(merged.tallies.predicted == 0) else None
+    if head is not None:
+        sample = replace(sample, predicted=head.decide(sample.features))
+    if head is not None or merged.is_restricted:
         predicted, correct = _weighed(sample, rows)
     return count_decisions(
         sample, merged.all_classes, stands_for=rows, predicted=predicted, correct=correct

@@ -49,8 +49,9 @@ def evidence_of(
         RanksDiffer: On all ranks, if their modules differ.
     """
     if ranks is not None and ranks.several:
-        merge = partial(_of_all_ranks, task, accumulators, classifier, ranks)
-        return merge(references or {}, failed, names, by_head)
+        return _of_all_ranks(
+            task, accumulators, classifier, ranks, references or {}, failed, names, by_head
+        )
     if failed:
         raise RankFailed("This rank could not take part with its data.")
     head = classifier.value() if classifier.is_kept else None

@@ -213,7 +213,7 @@ class Adapter(LinearMap):
 
 
 @dataclass(frozen=True, eq=False)
-class Lone(LinearMap):
+class Lone(Weighted):
     """A two-dimensional parameter or buffer by its path, whose rows are W; with ".T", its columns.
 
     Example:
@@ -225,16 +225,6 @@ class Lone(LinearMap):
     attribute: str = "weight"
     transposed: bool = False
     has_forward: ClassVar[bool] = False
-
-    @property
-    def rows(self) -> int:
-        """C."""
-        return self.read()[0].shape[0]
-
-    @property
-    def width(self) -> int:
-        """The width of the features."""
-        return self.read()[0].shape[1]
 
     @property
     def parameter(self) -> Tensor:

@@ -1,6 +1,5 @@
 """Heads and labels beyond the table of docs/models.md: right, or refused with what to set."""
 
-import copy
 from types import SimpleNamespace
 
 import pytest
@@ -10,9 +9,8 @@ from support import heads_labels as labels
 from support import heads_linear as linear
 from support import heads_tokens as tokens
 from support import heads_unseen as unseen
-from support.heads import assert_right, network_of, train
+from support.heads import assert_right, network_of, refused, train
 from support.heads_parts import IGNORED, C, D, Head, balanced, truth_of
-from support.problems import unchecked_shapes
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -21,15 +19,6 @@ from lightning_nc import NeuralCollapseCallback
 
 HEAD = {"classifier": "model.head"}
 BY_NAME = {"classifier": "model.head", "features": "model.body"}
-
-
-def refused(kind, settings, text, **of_trainer):
-    """Nothing has been trained when it is."""
-    module = network_of(kind)
-    before = copy.deepcopy(module.state_dict())
-    with unchecked_shapes(), pytest.raises((ValueError, RuntimeError), match=text):
-        train(kind, settings, module=module, **of_trainer)
-    assert all(map(torch.equal, before.values(), module.state_dict().values()))
 
 
 # Convolutions

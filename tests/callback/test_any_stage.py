@@ -9,7 +9,7 @@ from support import heads
 from support import heads_labels as labels
 from support import heads_linear as linear
 from support import heads_unseen as unseen
-from support.heads import assert_right, network_of, train
+from support.heads import assert_right, network_of, refused, train
 from support.heads_parts import IGNORED, ROWS, C, truth_of
 from support.oracles import reference_measures
 from support.problems import of_default, unchecked_shapes
@@ -25,15 +25,6 @@ BY_NAME = {"classifier": "model.head", "features": "model.body"}
 
 
 HEADLESS = {"classifier": False, "features": "model.body", "num_classes": C}
-
-
-def refused(kind, settings, text, **of_trainer):
-    """Nothing has been trained when it is."""
-    module = network_of(kind)
-    before = copy.deepcopy(module.state_dict())
-    with unchecked_shapes(), pytest.raises((ValueError, RuntimeError), match=text):
-        train(kind, settings, module=module, **of_trainer)
-    assert all(map(torch.equal, before.values(), module.state_dict().values()))
 
 
 # The frozen pass, tests, resumed runs

@@ -10,6 +10,7 @@ import copy
 import logging
 
 import lightning as L
+import pytest
 import torch
 from support.heads_labels import (
     Deep,
@@ -47,6 +48,7 @@ from support.heads_tokens import (
 )
 from support.heads_unseen import Buffer, Columns, Fused, Headless, Margin, Parameter, Views
 from support.oracles import reference_measures
+from support.problems import unchecked_shapes
 from support.training import assert_close, trainer
 from torch.utils.data import DataLoader
 
@@ -170,6 +172,16 @@ def train(kind, *settings, module=None, **of_trainer):
     with quiet():
         run.fit(module, loaders["train"], [loaders[name] for name in kind.loaders])
     return module, run
+
+
+def refused(kind, settings, text, error=(ValueError, RuntimeError), **of_trainer):
+    """It is, and nothing has been trained, and no hook is left."""
+    module = network_of(kind)
+    before = copy.deepcopy(module.state_dict())
+    with unchecked_shapes(), pytest.raises(error, match=text):
+        train(kind, settings, module=module, **of_trainer)
+    assert all(map(torch.equal, before.values(), module.state_dict().values()))
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in module.modules())
 
 
 def assert_right(module, run, stage="val", which=0, prefix="", epoch=1):
