@@ -83,6 +83,7 @@ def measure(
         ValueError: If settings, network and batches do not fit, or no row counts.
 
     Example:
+        >>> _ = torch.manual_seed(0)
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
         >>> batches = [(torch.randn(20, 4), torch.arange(20) % 3) for _ in range(2)]
         >>> measure(model, batches).values["nc0/num_samples"]
