@@ -22,10 +22,11 @@ and so is this one: the weight w of e solves :math:`k w^2 - 2 (n + k) w + (n + k
 factor in the place of two, is symmetric, and cannot be negative.
 
 A class that has no sample yet is measured from its first row in place of its mean, which changes
-nothing: its q are the rows less their own mean. So r is small from the first row on, and float32 will
-do for all that is done with rows; their products are taken in a unit that goes with the largest r, so
-that float32 holds the squares of rows of any size. Nothing here waits for the device, and nothing of
-the size C x d is allocated.
+nothing: its q are the rows less their own mean. In the first piece of a stage, where all classes are
+new, it is a rough mean of its rows there. So r is small from the first row on, and float32 will do for
+all that is done with rows; their products are taken in a unit that goes with the largest r, so that
+float32 holds the squares of rows of any size. Nothing here waits for the device, and nothing of the
+size C x d is allocated.
 """
 
 from typing import NamedTuple
@@ -82,10 +83,13 @@ def add_rows_(
     most = max(1, entries_at_once(features.device) // max(1, features.shape[1]))
     start = 0
     while start < len(features):
+        before = rows_before + start
         # a mean of few rows is far from that of many: at first, what is measured from it stays few
-        stop = start + min(most, max(_FIRST_ROWS, 3 * (rows_before + start)))
+        stop = start + (min(most, max(_FIRST_ROWS, 3 * before)) if before else most)
         rows = slice(start, stop)
-        _add_chunk_(moments, features[rows], target[rows], valid[rows], scratch, products)
+        _add_chunk_(
+            moments, features[rows], target[rows], valid[rows], scratch, products, is_first=not before
+        )
         start = stop
 
 
@@ -127,15 +131,17 @@ def _add_chunk_(
     valid: Bool[Tensor, " B"],
     scratch: Scratch,
     products: Products | None,
+    is_first: bool,
 ) -> None:
-    n, mu = moments.counts, moments.means
+    n, mu, slots = moments.counts, moments.means, _slots(y, valid, num_classes=len(moments.counts))
     dtype = mu.dtype if x.dtype == mu.dtype else torch.float32
-    slots = _slots(y, valid, num_classes=len(n))
     before = n[slots.label]
     n.index_add_(0, y, valid.to(n.dtype))
     after = n[slots.label]
-
-    first = _first_rows_of_new_classes(x, slots, before, dtype, scratch)
+    is_new = slots.used & (before == 0)
+    first = _first_rows(x, slots, is_new, dtype, scratch)
+    if is_first:
+        first += keep_rows_(_rough_means(x, slots, first, valid, after, scratch), is_new)
     step = scratch("step", first, mu.dtype).copy_(first)
     start = torch.index_select(mu, 0, slots.label, out=scratch("start", first, mu.dtype)).add_(step)
 
@@ -151,8 +157,7 @@ def _add_chunk_(
     e.addcmul_(rest, (total - old) * slots.used[:, None], value=-1).div_(total)
     mu.index_add_(0, slots.label, step.add_(e))
 
-    unit = _unit(r, products)
-    share = 1 / (1 + (old / total).sqrt())
+    unit, share = _unit(r, products), 1 / (1 + (old / total).sqrt())
     shift = rest.addcmul_(e, share).div_(unit).neg_()
     shift = keep_rows_(near.copy_(shift), slots.used)
     q = torch.index_select(shift, 0, slots.of_row, out=scratch("q", x, dtype))
@@ -160,17 +165,31 @@ def _add_chunk_(
     _add_products_(moments, y, q, unit.to(mu.dtype), products, memory=r)
 
 
-def _first_rows_of_new_classes(
+def _first_rows(
     x: Float[Tensor, "B d"],
     slots: "_Slots",
-    before: Int[Tensor, " K"],
+    is_new: Bool[Tensor, " K"],
     dtype: torch.dtype,
     scratch: Scratch,
 ) -> Float[Tensor, "K d"]:
-    """A new class starts at its first row; 0 for the others."""
-    is_new = slots.used & (before == 0)
+    """Where a new class starts; 0 for the others."""
     first = torch.index_select(x, 0, slots.first, out=scratch("first", x[: len(is_new)], x.dtype))
     return keep_rows_(first.to(dtype), is_new)
+
+
+def _rough_means(
+    x: Float[Tensor, "B d"],
+    slots: "_Slots",
+    first: Float[Tensor, "K d"],
+    valid: Bool[Tensor, " B"],
+    after: Int[Tensor, " K"],
+    scratch: Scratch,
+) -> Float[Tensor, "K d"]:
+    """What the rows of each slot are away from their first one, on average."""
+    r = torch.index_select(first, 0, slots.of_row, out=scratch("r", x, first.dtype))
+    r = keep_rows_(torch.sub(x, r, out=r), valid)
+    sums = torch.zeros_like(first).index_add_(0, slots.of_row, r)
+    return sums / after.clamp(min=1)[:, None]
 
 
 def _unit(r: Float[Tensor, "B d"], products: Products | None) -> Float[Tensor, ""]:
