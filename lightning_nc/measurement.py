@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from lightning_nc.functional.table import MEASURES, values_of
+from lightning_nc.functional import MEASURES, values_of
 from lightning_nc.tasks.notices import rows_left_out
 from lightning_nc.values.classifier import LinearClassifier
 from lightning_nc.values.data_frame import data_frame
@@ -229,7 +229,7 @@ def compare(measurements: Mapping[str, Measurement]) -> Comparison:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of texts by key, grouped by NC0 to NC4.
+    """Rows of texts by key, grouped by family.
 
     Attributes:
         title: Above it.

@@ -10,12 +10,12 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 from torchmetrics import Metric
 
-from lightning_nc.functional.table import values_of
+from lightning_nc.functional.evaluate import values_of
 from lightning_nc.stream.class_accumulator import ClassAccumulator
 from lightning_nc.stream.kept_classifier import KeptClassifier
 from lightning_nc.stream.sync import Ranks
 from lightning_nc.tasks import Multiclass, Settings
-from lightning_nc.tasks.merging import evidence_of
+from lightning_nc.tasks.merging import Modules, evidence_of
 from lightning_nc.tasks.notices import rows_left_out
 from lightning_nc.values.classifier import LinearClassifier
 from lightning_nc.values.covariance import CovarianceSetting
@@ -299,7 +299,8 @@ class NeuralCollapse(Metric):
 
     def _evidence(self, ranks: Ranks | None) -> ClassEvidence:
         kept = KeptClassifier.of(self._classifier)
-        return evidence_of(self.task, {HEAD: self._accumulator}, kept, ranks)[HEAD]  # type: ignore[return-value]
+        modules = Modules({HEAD: self._accumulator}, kept, {HEAD: self.task})
+        return evidence_of(modules, ranks)[HEAD]  # type: ignore[return-value]
 
     def _check_classifier(self, classifier: LinearClassifier) -> None:
         expected = (self.num_classes, self.num_features)

@@ -105,9 +105,30 @@ def uniform_duality(statistics: ClassStatistics, classifier: LinearClassifier) -
     References:
         Wu & Papyan (2024), "Linguistic collapse: neural collapse in (large) language models".
     """
+    return duality_cosines(statistics, classifier).std(correction=0)
+
+
+def duality_cosines(statistics: ClassStatistics, classifier: LinearClassifier) -> Float[Tensor, " C"]:
+    r"""The terms of :func:`uniform_duality`: :math:`\cos(w_c, m_c)` of each class.
+
+    Args:
+        statistics: Statistics in which every class has at least one sample.
+        classifier: The last linear layer, of the same classes.
+
+    Returns:
+        The cosines; NaN where a row or a centered mean is zero.
+
+    Raises:
+        ValueError: If a class has no sample, or the shapes differ.
+
+    Example:
+        >>> from torch import arange, eye, tensor
+        >>> stats = ClassStatistics.from_batch(tensor([[1.0, 0.0], [-1.0, 0.0]]), arange(2), 2)
+        >>> duality_cosines(stats, LinearClassifier(eye(2)))
+        tensor([1., 0.], dtype=torch.float64)
+    """
     weight, means = _matched(statistics, classifier)
-    cosines = (weight * means).sum(1) / (weight.norm(dim=1) * means.norm(dim=1))
-    return cosines.std(correction=0)
+    return (weight * means).sum(1) / (weight.norm(dim=1) * means.norm(dim=1))
 
 
 def bias_collapse(statistics: ClassStatistics, classifier: LinearClassifier) -> Float[Tensor, ""]:

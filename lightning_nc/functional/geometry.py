@@ -136,11 +136,27 @@ def log_distance_variation(frame: Frame) -> Float[Tensor, ""]:
     References:
         Wu & Papyan (2024), "Linguistic collapse: neural collapse in (large) language models".
     """
+    log_inverse = log_inverse_distances(frame)
+    return log_inverse.std(correction=0) / log_inverse.mean().abs()
+
+
+def log_inverse_distances(frame: Frame) -> Float[Tensor, "rows k"]:
+    r"""The terms of :func:`log_distance_variation`, each pair twice: :math:`-\log \|u_c - u_{c'}\|`.
+
+    Args:
+        frame: Centered class means.
+
+    Returns:
+        The terms; infinite where two directions coincide.
+
+    Example:
+        >>> log_inverse_distances(Frame(torch.tensor([[2.0, 0.0], [-1.0, 0.0]])))  # -log 2
+        tensor([[-0.6931, -0.6931]], dtype=torch.float64)
+    """
     squared_distances = 2 - 2 * off_diagonal(frame.cosines)
     # below this lies what rounding the cosine makes: the two directions coincide
     coincide = squared_distances < 16 * torch.finfo(squared_distances.dtype).eps
-    log_inverse = -0.5 * squared_distances.masked_fill(coincide, 0).log()
-    return log_inverse.std(correction=0) / log_inverse.mean().abs()
+    return -0.5 * squared_distances.masked_fill(coincide, 0).log()
 
 
 def off_diagonal(pairs: Float[Tensor, "k k"]) -> Float[Tensor, "k-1 k"]:

@@ -11,6 +11,11 @@ def num_samples(statistics: ClassStatistics) -> Int[Tensor, ""]:
     return statistics.num_samples
 
 
-def classes_seen(statistics: ClassStatistics) -> Int[Tensor, ""]:
-    """How many classes have at least one sample: the C of every formula."""
+def classes_seen(all_counts: Int[Tensor, " C"]) -> Int[Tensor, ""]:
+    """How many classes have at least one sample."""
+    return (all_counts > 0).sum()
+
+
+def classes_kept(statistics: ClassStatistics) -> Int[Tensor, ""]:
+    """How many classes have at least ``min_count`` samples: the C of every formula."""
     return statistics.seen.sum()

@@ -1,21 +1,24 @@
 """The table of logged keys: what is measured, by which function, from what, and what to expect."""
 
-import fnmatch
-import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from difflib import get_close_matches
-from typing import Any
 
-import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from lightning_nc.dotted_path import import_function
-from lightning_nc.functional import decision, duality, geometry, size, variability
-from lightning_nc.values.errors import UndefinedMeasure
-from lightning_nc.values.evidence import ClassEvidence, Evidence
-from lightning_nc.values.outcome import Fate, Outcome
+from lightning_nc.functional import (
+    decision,
+    deep_linear,
+    duality,
+    geometry,
+    layer_weights,
+    layers,
+    linguistic,
+    size,
+    variability,
+)
+
+OCCASIONS = ("layers", "min_count")
+"""Where keys join by themselves: further layers are measured, classes with few rows are left out."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Measure:
         at_collapse: The value at collapse as a text: a number, "C - 1", or "" where there is none.
         source: Who defined it.
         default: Whether it is logged without being asked for.
+        joins: The one of :data:`OCCASIONS` in which it is, if it is not always.
         min_classes: With fewer classes seen, the key is left out.
         headline: Its name where a single measure stands for the property: "NC1" to "NC4".
         of_layers: Whether it says something of each layer, and not of the network as a whole.
@@ -44,10 +48,27 @@ class Measure:
     at_collapse: str
     source: str
     default: bool = True
+    joins: str = ""
     min_classes: int = 2
     headline: str = ""
     of_layers: bool = True
     is_custom: bool = False
+
+    def is_default(self, occasions: Collection[str] = ()) -> bool:
+        """Whether it is logged without being asked for, where something is the case.
+
+        Args:
+            occasions: Those of :data:`OCCASIONS` that are given.
+
+        Returns:
+            Whether it is.
+
+        Example:
+            >>> share = MEASURES["layer/within_share"]
+            >>> share.is_default(), share.is_default(["layers"])
+            (False, True)
+        """
+        return self.default or self.joins in occasions
 
     def value_at_collapse(self, num_classes: int) -> float | None:
         """The value at collapse as a number, or None where there is none.
@@ -61,9 +82,13 @@ class Measure:
         return float(self.at_collapse) if self.at_collapse.replace(".", "").isdigit() else None
 
 
+_GALANTI = "Galanti et al. 2022"
 _PAPYAN = "Papyan, Han & Donoho 2020"
 _ZHU = "Zhu et al. 2021"
 _WU = "Wu & Papyan 2024"
+_RANGAMANI = "Rangamani et al. 2023"
+_SUKENIK = "Sukenik et al. 2023"
+_DANG = "Dang et al. 2023"
 
 _TABLE = (
     Measure(
@@ -76,8 +101,13 @@ _TABLE = (
         "samples that the figures rest on", "", "", min_classes=0, of_layers=False,
     ),
     Measure(
-        "nc0/classes_seen", size.classes_seen, ("statistics",),
+        "nc0/classes_seen", size.classes_seen, ("all_counts",),
         "classes with at least one sample", "", "", min_classes=0, of_layers=False,
+    ),
+    Measure(
+        "nc0/classes_kept", size.classes_kept, ("statistics",),
+        "classes with at least min_count samples", "", "", default=False, joins="min_count",
+        min_classes=0, of_layers=False,
     ),
     Measure(
         "nc1/within_between_pinv", variability.within_between_pinv, ("statistics",),
@@ -94,7 +124,7 @@ _TABLE = (
     ),
     Measure(
         "nc1/cdnv", variability.cdnv, ("statistics",),
-        "mean pairwise class-distance normalized variance", "0", "Galanti et al. 2022",
+        "mean pairwise class-distance normalized variance", "0", _GALANTI,
     ),
     Measure(
         "nc1/rank", variability.rank, ("statistics",),
@@ -168,145 +198,101 @@ _TABLE = (
         "nc4/ncc_accuracy", decision.ncc_accuracy, ("decisions",),
         "accuracy of the nearest class center", "", _PAPYAN,
     ),
+    Measure(
+        "layer/within_share", layers.within_share, ("statistics",),
+        "tr Sw / (tr Sw + tr Sb)", "0", _RANGAMANI, default=False, joins="layers",
+    ),
+    Measure(
+        "layer/within_share_classwise", layers.within_share_classwise, ("statistics",),
+        "the same, averaged over classes, around the mean of all samples", "0", _RANGAMANI,
+        default=False, joins="layers",
+    ),
+    Measure(
+        "layer/separation", layers.separation, ("statistics",),
+        "separation fuzziness tr(Sw Sb+)", "0", "He & Su 2023", default=False,
+    ),
+    Measure(
+        "layer/effective_rank", layers.effective_rank, ("statistics",),
+        "exp of the entropy of the features' singular values", "C - 1", "Roy & Vetterli 2007",
+        default=False,
+    ),
+    Measure(
+        "layer/stable_rank", layer_weights.stable_rank, ("weight",),
+        "of the layer's weight: squared Frobenius over squared spectral norm", "", _RANGAMANI,
+        default=False,
+    ),
+    Measure(
+        "layer/subspace_alignment", layer_weights.subspace_alignment_of, ("statistics", "weight"),
+        "of the weight's top right singular vectors with the class means at its input", "1",
+        _RANGAMANI, default=False,
+    ),
+    Measure(
+        "layer/subspace_chance", layer_weights.subspace_chance_of, ("statistics", "weight"),
+        "the same of random subspaces of these dimensions", "", "", default=False,
+    ),
+    Measure(
+        "layer/subspace_alignment_centered", layer_weights.subspace_alignment_centered_of,
+        ("statistics", "weight"), "likewise, with the centered class means", "1", "", default=False,
+    ),
+    Measure(
+        "layer/subspace_chance_centered", layer_weights.subspace_chance_centered_of,
+        ("statistics", "weight"), "the same of random subspaces of these dimensions", "", "",
+        default=False,
+    ),
+    Measure(
+        "layer/means_condition", layers.means_condition, ("statistics",),
+        "DNC2: largest over smallest singular value of the class means", "1", _SUKENIK, default=False,
+    ),
+    Measure(
+        "layer/weights_means_angle", layer_weights.weights_means_angle, ("statistics", "weight"),
+        "DNC3: angle of the weight's rows to their nearest class means", "0", _SUKENIK, default=False,
+    ),
+    Measure(
+        "linear/within_between_ratio", deep_linear.within_between_ratio, ("statistics", "product"),
+        "tr Sw / tr Sb of the features that enter a linear head, or a layer of it", "0", _DANG,
+        default=False,
+    ),
+    Measure(
+        "linear/weights_frame_distance", deep_linear.weights_frame_distance, ("product",),
+        "distance of P P' to the frame's Gram matrix, P = W_M ... W_j", "0", _DANG, default=False,
+    ),
+    Measure(
+        "linear/means_frame_distance", deep_linear.means_frame_distance, ("statistics", "product"),
+        "distance of the class means' Gram matrix to the frame's", "0", _DANG, default=False,
+    ),
+    Measure(
+        "linear/duality_frame_distance", deep_linear.duality_frame_distance,
+        ("statistics", "product"), "distance of P M' to the frame's Gram matrix", "0", _DANG,
+        default=False,
+    ),
+    Measure(
+        "lm/log_distance_std", linguistic.log_distance_std, ("means_frame",),
+        "std of log inverse distances of the normalized class means", "0", _WU, default=False,
+        min_classes=3,
+    ),
+    Measure(
+        "lm/log_distance_mean", linguistic.log_distance_mean, ("means_frame",),
+        "mean of log inverse distances of the normalized class means", "", _WU, default=False,
+        min_classes=3,
+    ),
+    Measure(
+        "lm/duality_cosine_mean", linguistic.duality_cosine_mean, ("statistics", "classifier"),
+        "mean of the cosines between w_c and m_c", "1", _WU, default=False,
+    ),
+    Measure(
+        "lm/duality_cosine_std", linguistic.duality_cosine_std, ("statistics", "classifier"),
+        "std of the cosines between w_c and m_c", "0", _WU, default=False,
+    ),
+    Measure(
+        "lm/cdnv_median", linguistic.cdnv_median, ("statistics",),
+        "median pairwise class-distance normalized variance", "0", _GALANTI, default=False,
+    ),
+    Measure(
+        "lm/cdnv_fourth_power", linguistic.cdnv_fourth_power, ("statistics",),
+        "mean pairwise variance over the fourth power of the distance; not scale-free", "0", _WU,
+        default=False,
+    ),
 )  # fmt: skip
 
 MEASURES: dict[str, Measure] = {measure.key: measure for measure in _TABLE}
 """The measures by their logged key, in the order of the dashboard."""
-
-
-def select(names: Iterable[str], evidence: type[Evidence] = ClassEvidence) -> tuple[Measure, ...]:
-    """The measures that a list of names asks for, of those that a kind of task has the evidence for.
-
-    Args:
-        names: Keys (``nc1/cdnv``), globs (``nc2/*``), ``default``, or a function by its dotted path,
-            whose parameters are named like the ``parts`` of the evidence; it is logged under
-            ``custom/`` and its name.
-        evidence: What the task leaves.
-
-    Returns:
-        The measures, each once, in the order of the table; functions of one's own after them.
-
-    Raises:
-        ValueError: If a name fits nothing.
-
-    Example:
-        >>> [measure.key for measure in select(["nc4/*", "nc1/cdnv"])]
-        ['nc1/cdnv', 'nc4/ncc_mismatch', 'nc4/ncc_accuracy']
-    """
-    names = [names] if isinstance(names, str) else list(names)
-    if not names:
-        raise ValueError("Expected at least one measure, but got none. Use ['default'].")
-    table = {key: m for key, m in MEASURES.items() if set(m.needs) <= set(evidence.parts)}
-    chosen: dict[str, Measure] = {}
-    for name in names:
-        if name == "default":
-            found = [measure for measure in table.values() if measure.default]
-        else:
-            found = [table[key] for key in fnmatch.filter(table, name)]
-            if not found and "/" not in name and "." in name:
-                found = [_from_function(name, evidence.parts)]
-        if not found:
-            raise _unknown(name, table)
-        chosen.update((measure.key, measure) for measure in found)
-    order = {key: i for i, key in enumerate(MEASURES)}
-    return tuple(sorted(chosen.values(), key=lambda m: order.get(m.key, len(order))))
-
-
-def _unknown(name: str, table: Iterable[str]) -> ValueError:
-    near = get_close_matches(name, ["default", *table], n=3, cutoff=0.4)
-    return ValueError(
-        "Expected measures to name logged keys, globs of them, 'default' or functions by dotted path, "
-        f"but got {name!r}. " + (f"Did you mean {' or '.join(map(repr, near))}?" if near else "")
-    )
-
-
-def evaluate(measures: Iterable[Measure], evidence: Evidence) -> dict[str, Outcome]:
-    """Compute measures.
-
-    A measure whose evidence is missing has no outcome; one without meaning on these data is left out
-    with a reason; one that does not come out finite, or whose decomposition does not converge, is NaN
-    with a reason.
-
-    Args:
-        measures: What to compute.
-        evidence: What to compute it from.
-
-    Returns:
-        Outcomes by key.
-
-    Example:
-        >>> from lightning_nc import ClassStatistics
-        >>> h = torch.tensor([[1.0, 0.0], [3.0, 0.0], [0.0, 5.0], [0.0, 5.0]])
-        >>> stats = ClassStatistics.from_batch(h, torch.tensor([0, 0, 1, 1]), num_classes=2)
-        >>> outcomes = evaluate(select(["nc1/cdnv", "nc2/means_*"]), ClassEvidence.of(stats))
-        >>> outcomes["nc1/cdnv"].value
-        tensor(0.0172, dtype=torch.float64)
-        >>> outcomes["nc2/means_equinorm"].reason
-        'needs at least 3 classes with samples, and there are 2'
-    """
-    outcomes = {}
-    with torch.autocast(evidence.zero.device.type, enabled=False):
-        for measure in measures:
-            inputs = [evidence.part(name) for name in measure.needs]
-            if all(part is not None for part in inputs):
-                outcomes[measure.key] = _outcome(measure, inputs, evidence)
-    return outcomes
-
-
-def values_of(outcomes: Mapping[str, Outcome]) -> dict[str, Float[Tensor, ""]]:
-    """The values of those that have one, NaN included, by key."""
-    return {key: o.value for key, o in outcomes.items() if o.value is not None}
-
-
-def _outcome(measure: Measure, inputs: Iterable[Any], evidence: Evidence) -> Outcome:
-    seen = evidence.num_classes
-    if seen is not None and seen < measure.min_classes:
-        few = f"needs at least {measure.min_classes} classes with samples, and there are {seen}"
-        return Outcome(None, Fate.FEW_CLASSES, few)
-    zero = evidence.zero
-    nan = torch.full_like(zero, torch.nan)
-    out_of_range = _out_of_range(measure, evidence)
-    if out_of_range:
-        return Outcome(nan, Fate.NAN, out_of_range)
-    try:
-        value = _scalar(measure.function(*inputs), zero)
-    except UndefinedMeasure as undefined:
-        return Outcome(None, Fate.LEFT_OUT, str(undefined))
-    except Exception as failure:
-        # of ours a decomposition can fail to converge; a user's function can do anything
-        if not (measure.is_custom or isinstance(failure, torch.linalg.LinAlgError)):
-            raise
-        failed = f"because it failed: {type(failure).__name__}: {failure}"
-        return Outcome(nan, Fate.NAN, failed)
-    if not bool(value.isfinite()):
-        coincide = "class means or classifier rows coincide, vanish or overflow"
-        return Outcome(nan, Fate.NAN, coincide)
-    return Outcome(value)
-
-
-def _out_of_range(measure: Measure, evidence: Evidence) -> str:
-    """Why no formula that compares class means can be computed, a clause; empty where it can."""
-    compares = (
-        measure.min_classes > 1 and not measure.is_custom and "weights_frame" not in measure.needs
-    )
-    frame = evidence.part("means_frame") if compares else None
-    if frame is None or not frame.leaves_range:
-        return ""
-    return f"the class means, centered, vanish or overflow: {frame.leaves_range}. Scale the features"
-
-
-def _scalar(value: Tensor | float, like: Tensor) -> Float[Tensor, ""]:
-    scalar = torch.as_tensor(value, dtype=like.dtype, device=like.device)
-    if scalar.ndim:
-        raise ValueError(f"expected a scalar, but got a tensor of shape {tuple(scalar.shape)}")
-    return scalar
-
-
-def _from_function(path: str, known: tuple[str, ...]) -> Measure:
-    function, name = import_function(path, "measures"), path.rpartition(".")[2]
-    needs = tuple(inspect.signature(function).parameters)
-    if not needs or not set(needs) <= set(known):
-        raise ValueError(f"Expected the parameters of {path} to be among {known}, but got {needs}.")
-    summary = (inspect.getdoc(function) or name).splitlines()[0]
-    key = f"custom/{name}"
-    return Measure(key, function, needs, summary, "", path, default=False, is_custom=True)

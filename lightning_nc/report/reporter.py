@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_nc.functional.table import values_of
+from lightning_nc.functional.evaluate import values_of
 from lightning_nc.report.dashboard import headlines
 from lightning_nc.report.scalars import axis, numbers, publish, spare_second_sync
 from lightning_nc.tasks.notices import rows_left_out
@@ -42,6 +42,7 @@ class Reporter:
         self._say = say
         self.history = History(prefix=prefix)
         self.statistics: dict[str, ClassStatistics] = {}
+        self._told: dict[str, set[tuple[str, str]]] = {}  # of layers, by stage
 
     def log(
         self,
@@ -77,10 +78,12 @@ class Reporter:
             recorded: What it has come to.
             doubt: Added where the classes do not fit the classifier.
         """
-        for (kind, module), text in recorded.notices.items():
-            doubtful = module == HEAD and kind in ("absent", "out_of_range")
+        told = self._told.setdefault(stage.name, set())
+        for modules, kind, text in recorded.told(told):
+            doubtful = modules == [HEAD] and kind in ("absent", "out_of_range")
             more = doubt if doubtful else _rows_lost(recorded) if kind == "empty" else ""
-            self._say(f"{stage.name}: {kind} {module}", f"Stage {stage.name}: {text}{more}")
+            told |= {(kind, module) for module in modules if module != HEAD}
+            self._say(f"{stage.name}: {kind} {modules[0]}", f"Stage {stage.name}: {text}{more}")
 
     def resume_at(self, trainer: Any, layers: Collection[str] = ()) -> None:
         """Take the past of a run that starts where the optimizer is now.
@@ -91,6 +94,7 @@ class Reporter:
         """
         # what a run before this one has logged beyond the step where this one starts is not its past
         self.history = self.history.until(trainer.global_step)
+        self._told.clear()
         # a monitor looks at every epoch's end, and a resumed run may have nothing to measure there yet
         for text, _ in self._known(layers):
             known = torch.tensor(self.history[text][-1].value)

@@ -59,9 +59,9 @@ class Multiclass(Task):
     def accumulator(self, sizes: tuple[int, ...], device: torch.device | str) -> ClassAccumulator:
         """A blank accumulator of classes."""
         num_classes, num_features = sizes[:2]
-        s = self.settings
+        s, of = self.settings, self.of(num_classes)
         return ClassAccumulator(
-            num_classes, num_features, self.of(num_classes), s.covariance, s.sample_rows, s.seed, device
+            num_classes, num_features, of, s.covariance, s.sample_rows, s.seed, device
         )
 
     def complete(self, evidence: Evidence, by_head: bool = False) -> Evidence:
@@ -80,7 +80,7 @@ class Multiclass(Task):
         return replace(
             evidence,
             all_classes=kept,
-            is_restricted=kept is not given,
+            counts_before=None if kept is given else given.counts,
             lacks_scatter=given.scatter is not None and kept.scatter is None,
             by_head=by_head,
         )

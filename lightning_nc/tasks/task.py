@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar, get_args
 
@@ -11,7 +11,9 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from lightning_nc.functional.counts import Count, counts_for
-from lightning_nc.functional.table import Measure, evaluate, select
+from lightning_nc.functional.evaluate import evaluate
+from lightning_nc.functional.select import select
+from lightning_nc.functional.table import Measure
 from lightning_nc.stream.accumulator import Accumulator, Encoded
 from lightning_nc.tasks.notices import about_outcomes
 from lightning_nc.values.covariance import CovarianceSetting, check_covariance
@@ -31,6 +33,8 @@ class Settings:
         sample_rows: Rows kept for NC4 and the pictures.
         seed: For the sample.
         min_count: Classes with fewer rows are left out of every formula.
+        measures_layers: Whether layers are measured besides the classifier's features.
+        own_covariances: That of some modules, where it is another one.
     """
 
     num_classes: int | None = None
@@ -40,9 +44,18 @@ class Settings:
     sample_rows: int = 8192
     seed: int = 0
     min_count: int = 1
+    measures_layers: bool = False
+    own_covariances: Mapping[str, CovarianceSetting] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check_covariance(self.covariance, get_args(CovarianceSetting))
+        for each in (self.covariance, *self.own_covariances.values()):
+            check_covariance(each, get_args(CovarianceSetting))
+
+    @property
+    def occasions(self) -> list[str]:
+        """In which further measures join the default ones."""
+        given = {"layers": self.measures_layers, "min_count": self.min_count > 1}
+        return [name for name, is_given in given.items() if is_given]
 
 
 @dataclass(frozen=True)
@@ -64,12 +77,30 @@ class Task(ABC):
     @cached_property
     def measures(self) -> tuple[Measure, ...]:
         """The measures that were asked for."""
-        return select(self.settings.measures, self.evidence)
+        return select(self.settings.measures, self.evidence, self.settings.occasions)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The parts of the evidence that they rest on."""
+        return frozenset(name for measure in self.measures for name in measure.needs)
+
+    def of_module(self, covariance: CovarianceSetting, sample_rows: int) -> "Task":
+        """The same task, for one module.
+
+        Args:
+            covariance: What is kept of its scatter.
+            sample_rows: How many of its rows are kept.
+
+        Returns:
+            The task.
+        """
+        settings = replace(self.settings, covariance=covariance, sample_rows=sample_rows)
+        return replace(self, settings=settings)
 
     @cached_property
     def counts(self) -> dict[str, Count]:
         """What has to be counted for them once the moments of all ranks are known."""
-        return counts_for(name for measure in self.measures for name in measure.needs)
+        return counts_for(self.needs)
 
     def evaluate(self, evidence: Evidence, of_layer: bool = False) -> dict[str, Outcome]:
         """Outcomes by key.

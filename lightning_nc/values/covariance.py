@@ -1,5 +1,6 @@
 """What is kept of the scatter inside the classes."""
 
+from collections.abc import Mapping
 from typing import Literal, get_args
 
 AUTO_BYTES = 2**30
@@ -7,6 +8,8 @@ AUTO_BYTES = 2**30
 
 Covariance = Literal["pooled", "per_class", "none"]
 CovarianceSetting = Literal["auto", "pooled", "per_class", "none"]
+Covariances = CovarianceSetting | Mapping[str, CovarianceSetting]
+"""Of all modules; or by layer, with the classifier's features under ""."""
 
 
 def check_covariance(covariance: str, known: tuple[str, ...] = get_args(Covariance)) -> None:
@@ -58,3 +61,19 @@ def why_not_kept(num_features: int) -> str:
         f"{missing}: of {num_features:,} features it takes {scatter_bytes(num_features):,} bytes, and "
         f"covariance='auto' keeps at most {AUTO_BYTES:,}; if memory allows, set covariance='pooled'"
     )
+
+
+def by_module(given: Covariances) -> tuple[CovarianceSetting, Mapping[str, CovarianceSetting]]:
+    """What holds for all modules, and what some of them have of their own.
+
+    Args:
+        given: One of those in :data:`CovarianceSetting`, or by layer.
+
+    Returns:
+        Both; "auto" for what is not named.
+
+    Example:
+        >>> by_module("pooled"), by_module({"conv": "none"})
+        (('pooled', {}), ('auto', {'conv': 'none'}))
+    """
+    return (given, {}) if isinstance(given, str) else ("auto", given)

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from lightning_nc.values.classifier import LinearClassifier
@@ -60,7 +60,11 @@ class ClassEvidence(Evidence):
         sample: A sample of this rank's rows, or None.
         tallies: Counts of rows, or None.
         by_head: Whether decisions that nobody saw are those of ``head``, which has not moved.
-        is_restricted: Whether classes with few rows are left out, of which the tallies tell as well.
+        counts_before: Rows of each class before those with few rows were left out, of which the
+            tallies tell as well; None: none were.
+        input_weight: Weight of the map that the features enter, where they are a layer's input.
+        head_product: Of a layer in a stack of linear ones that ends in the classifier, what becomes of
+            its input by all of them: W_M ... W_j, with the classifier's bias. None elsewhere.
         lacks_scatter: Whether the pooled scatter is left out with them, whose rows it holds.
     """
 
@@ -69,11 +73,13 @@ class ClassEvidence(Evidence):
     sample: FeatureSample | None = None
     tallies: Tallies | None = None
     by_head: bool = False
-    is_restricted: bool = False
+    counts_before: Int[Tensor, " C"] | None = None
+    input_weight: Float[Tensor, "out in"] | None = None
+    head_product: LinearClassifier | None = None
     lacks_scatter: bool = False
     parts: ClassVar[tuple[str, ...]] = (
         "statistics", "classifier", "decisions", "network_decisions", "means_frame", "weights_frame",
-        "sample", "tallies", "references",
+        "weight", "product", "all_counts", "sample", "tallies", "references",
     )  # fmt: skip
 
     def __post_init__(self) -> None:
@@ -126,12 +132,36 @@ class ClassEvidence(Evidence):
         """Of the classes seen."""
         return self.all_classes.of_seen_classes
 
+    @property
+    def is_restricted(self) -> bool:
+        """Whether classes with few rows are left out."""
+        return self.counts_before is not None
+
+    @property
+    def all_counts(self) -> Int[Tensor, " C"]:
+        """Rows of each class, whether it is left out or not."""
+        return self.all_classes.counts if self.counts_before is None else self.counts_before
+
     @cached_property
     def classifier(self) -> LinearClassifier | None:
         """The rows of the classes seen."""
-        if self.head is None or self.statistics is self.all_classes:
-            return self.head
-        return self.head.restrict(self.all_classes.seen)
+        return None if self.head is None else self._of_seen(self.head)
+
+    @property
+    def weight(self) -> Float[Tensor, "out in"] | None:
+        """Of the map that the features enter: the classifier, or the layer whose input they are."""
+        if self.input_weight is not None or self.head is None:
+            return self.input_weight
+        return self.head.weight
+
+    @cached_property
+    def product(self) -> LinearClassifier | None:
+        """What a linear head makes of the features, for the classes seen; at its end, the classifier."""
+        return self.classifier if self.head_product is None else self._of_seen(self.head_product)
+
+    def _of_seen(self, rows: LinearClassifier) -> LinearClassifier:
+        seen_all = self.statistics is self.all_classes
+        return rows if seen_all else rows.restrict(self.all_classes.seen)
 
     @cached_property
     def decisions(self) -> Decisions | None:
@@ -163,5 +193,12 @@ class ClassEvidence(Evidence):
             sample=self.sample and self.sample.to(device),
             tallies=self.tallies and Tallies(*torch.stack(self.tallies).to(device)),
             counts={name: count.to(device) for name, count in self.counts.items()},
+            counts_before=_there(self.counts_before, device),
+            input_weight=_there(self.input_weight, device),
+            head_product=self.head_product and self.head_product.to(device),
             references={},
         )
+
+
+def _there(value: Tensor | None, device: torch.device | str) -> Tensor | None:
+    return None if value is None else value.to(device)

@@ -98,6 +98,6 @@ def test_the_rows_of_small_classes_are_in_no_count():
     assert not kept.all()
     rest = replace(given, features=given.features[kept], target=given.target[kept])
     larger = without_small_classes(whole.all_classes, least)
-    restricted = replace(whole, all_classes=larger, is_restricted=True)
+    restricted = replace(whole, all_classes=larger, counts_before=counts)
     expected = decisions_of(rest).as_vector()
     torch.testing.assert_close(decisions_of_own_rows(whole, restricted), expected)

@@ -74,7 +74,7 @@ def test_a_function_of_ones_own_is_logged_under_custom():
         ("defaults", r"Did you mean 'default'"),
         ("nc2/means_equinrom", r"Did you mean 'nc2/means_equinorm' or "),
         ("xyzzy", r"functions by dotted path, but got 'xyzzy'. $"),
-        ("nc7/*", r"Expected measures to name logged keys, globs of them, 'default' or functions"),
+        ("nc7/*", r"Expected measures to name logged keys, globs or families of them, 'default' or functions"),
         ("no_such_module.f", r"Expected measures to name a function that can be imported, but got "
                              r"'no_such_module.f': No module named"),
         ("math.no_such", r"module 'math' has no attribute 'no_such'. Is its module on the Python path"),
@@ -99,7 +99,7 @@ def test_another_measure_that_is_not_logged_by_default_disturbs_no_comparison(mo
     reference = {**before, toy.key: float(statistics_of(given).within_trace)}
     assert not {toy.key, VCI} & set(of_default(reference))
     assert_measures(streamed(given, measures=["default"]).compute(), of_default(reference))
-    assert_measures(streamed(given, measures=["*"]).compute(), reference)
+    assert_measures(streamed(given, measures=["default", VCI, toy.key]).compute(), reference)
 
 
 def test_a_task_is_given_the_measures_that_it_has_the_evidence_for():

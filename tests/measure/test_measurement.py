@@ -55,8 +55,8 @@ def test_a_measurement_prints_as_a_table_grouped_by_phenomenon(small):
     lines = str(small).splitlines()
     assert lines[0] == "Neural collapse at 'head': 400 samples of 4 classes, 8 features"
     assert lines[2].split() == ["at", "collapse", "(features)", "blocks.0", "blocks.1", "blocks.2"]
-    groups = [line[:3] for line in lines[3:] if line[:3].strip()]
-    assert groups == ["NC0", "NC1", "NC2", "NC3", "NC4"]
+    groups = [line[:5].strip() for line in lines[3:] if line[:5].strip()]
+    assert groups == ["NC0", "NC1", "NC2", "NC3", "NC4", "LAYER"]
     assert len(lines) == 3 + len(small.by_layer[""])
     [cdnv] = [line for line in lines_of(str(small)) if "cdnv" in line]
     expected = [small.values["nc1/cdnv"], *(small.values[f"nc1/cdnv/blocks.{i}"] for i in range(3))]
@@ -82,7 +82,7 @@ def test_twelve_layers_and_all_measures_fit_into_a_terminal(monkeypatch, width):
     rows = [len(block.splitlines()) - 1 for block in blocks]
     assert rows[0] == len(MEASURES)
     # below, only the rows that layers have
-    of_head = {"weights_frame", "classifier"}
+    of_head = {"weights_frame", "classifier", "weight", "product"}
     of_layers = [m for m in MEASURES.values() if m.of_layers and not of_head & set(m.needs)]
     assert set(rows[1:]) == {len(of_layers)}
 
@@ -128,7 +128,7 @@ def test_in_a_notebook_it_is_a_table_in_the_notebooks_own_colors(small):
     cells = Cells(small._repr_html_())
     assert cells.title == "Neural collapse at 'head': 400 samples of 4 classes, 8 features"
     assert cells.rows[0] == ["", "", "at collapse", "(features)", "blocks.0", "blocks.1", "blocks.2"]
-    assert [row[0] for row in cells.rows if row[0]] == ["NC0", "NC1", "NC2", "NC3", "NC4"]
+    assert [row[0] for row in cells.rows if row[0]] == ["NC0", "NC1", "NC2", "NC3", "NC4", "LAYER"]
     assert cells.attributes == {("style", "text-align: left")}
     text = [line for line in lines_of(str(small)) if line][2:]
     assert [[cell for cell in row if cell] for row in cells.rows[1:]] == text

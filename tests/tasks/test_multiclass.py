@@ -130,7 +130,8 @@ def test_what_says_something_of_the_network_as_a_whole_is_left_out_of_layers():
     whole, of_layer = (task.evaluate(evidence_of(given), flag) for flag in (False, True))
     assert list(whole) == list(MEASURES)
     assert list(of_layer) == [key for key, m in MEASURES.items() if m.of_layers]
-    assert set(whole) - set(of_layer) == {"nc0/accuracy", "nc0/num_samples", "nc0/classes_seen"}
+    of_network = {"accuracy", "num_samples", "classes_seen", "classes_kept"}
+    assert set(whole) - set(of_layer) == {f"nc0/{name}" for name in of_network}
 
 
 @pytest.mark.parametrize(

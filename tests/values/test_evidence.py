@@ -39,7 +39,8 @@ def test_every_part_is_there_by_its_name():
 def test_what_is_not_known_is_none():
     evidence = ClassEvidence.of(statistics_of(problem("random")))
     unknown = {
-        "classifier", "decisions", "network_decisions", "weights_frame", "sample", "tallies",
+        "classifier", "decisions", "network_decisions", "weights_frame", "sample", "tallies", "weight",
+        "product",
     }  # fmt: skip
     assert {name for name in evidence.parts if evidence.part(name) is None} == unknown
     assert evidence.part("weather") is None
