@@ -81,9 +81,10 @@ class NeuralCollapseCallback(Callback):
             those of the batch, in chunks.
         covariance: Of the within-class scatter: pooled, per class (num_classes times the memory), none
             (traces only), or "auto": pooled up to 1 GiB of it for each stage and module, none beyond.
-        measures: A list of keys, globs, "default", or functions by dotted path, which are logged under
-            ``custom/``; their parameters are named like the attributes of
-            :class:`lightning_nc.functional.ClassEvidence`.
+            A dict gives layers, by path or glob, their own, and "" the classifier's features.
+        measures: A list of keys, globs, families ("layer": all of ``layer/*``), "default", or
+            functions by dotted path, which are logged under ``custom/``; their parameters are named
+            like the attributes of :class:`lightning_nc.functional.ClassEvidence`.
         ignore_index: Label of rows to leave out, or None.
         max_rows_per_batch: At most this many rows of a batch enter, a uniform random subset; for
             token-level features.
@@ -127,7 +128,7 @@ class NeuralCollapseCallback(Callback):
         every_n_epochs: int = 1,
         every_n_steps: int | None = None,
         forwards: Forwards = "last",
-        covariance: CovarianceSetting = "auto",
+        covariance: CovarianceSetting | dict[str, CovarianceSetting] = "auto",
         measures: list[str] = ["default"],  # noqa: B006
         ignore_index: int | None = -100,
         max_rows_per_batch: int | None = None,

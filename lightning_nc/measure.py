@@ -18,7 +18,7 @@ from lightning_nc.dotted_path import import_function
 from lightning_nc.measurement import Measurement
 from lightning_nc.tasks import Settings, make_task
 from lightning_nc.unchanged import eval_mode, same_buffers, same_random_states
-from lightning_nc.values.covariance import CovarianceSetting
+from lightning_nc.values.covariance import Covariances, by_module
 from lightning_nc.values.errors import NeuralCollapseWarning
 from lightning_nc.values.recorded import HEAD, Recorded
 from lightning_nc.values.stage import Stage
@@ -40,7 +40,7 @@ def measure(
     features: str | None = None, layers: Sequence[str] | Mapping[str, Any] = (), pool: str = "auto",
     target: Place | None = None, target_shift: int = 0, mask: Place | None = None,
     predicted: Function | None = None, task: str = "multiclass", num_classes: int | None = None,
-    measures: Sequence[str] = ("default",), covariance: CovarianceSetting = "auto",
+    measures: Sequence[str] = ("default",), covariance: Covariances = "auto",
     ignore_index: int | None = -100, min_count: int = 1, forwards: Forwards = "last",
     device: torch.device | str | None = None, forward: Function | None = None, progress: bool = True,
     seed: int = 0,
@@ -64,8 +64,9 @@ def measure(
         predicted: A function of the batch and of what the network returns: a class for each label.
         task: What a label is: "multiclass" or "binary".
         num_classes: None: the classifier's rows.
-        measures: Keys, globs, "default", or functions by dotted path.
-        covariance: "auto", "pooled", "per_class" or "none".
+        measures: Keys, globs, families ("layer"), "default", or functions by dotted path.
+        covariance: "auto", "pooled", "per_class" or "none"; a mapping gives each layer its own, "" for
+            the classifier's features.
         ignore_index: Label of rows to leave out, or None.
         min_count: Classes with fewer rows are left out.
         forwards: Which forward of the classifier counts, where several run on a batch.
@@ -93,7 +94,11 @@ def measure(
     at_least_0 = {"target_shift": (target_shift, 0), "seed": (seed, 0)}
     _require_at_least(num_classes=(num_classes, 2), min_count=(min_count, 1), **at_least_0)
     names = (measures,) if isinstance(measures, str) else tuple(measures)
-    settings = Settings(num_classes, covariance, ignore_index, names, seed=seed, min_count=min_count)
+    whole, own = by_module(covariance)
+    settings = Settings(
+        num_classes, whole, ignore_index, names, seed=seed, min_count=min_count,
+        measures_layers=bool(layers), own_covariances=own,
+    )  # fmt: skip
     places = Places(classifier, features, layers, pool, forwards, target, target_shift, mask, predicted)
     told: dict[str, str] = {}
     watch = Watch(model, places, make_task(task, settings), told.__setitem__, _LOG.info)
@@ -133,8 +138,11 @@ def _run(batches: Iterable[Any], watch: Watch, way: Callable[[Any], Any]) -> Non
 def _notices(recorded: Recorded, found: str | None) -> dict[str, str]:
     """What to tell of the data; where the classifier was found, and the classes do not fit, a doubt."""
     doubt = f" Or is {found!r}, which was found by itself, not the classifier? Set `classifier`."
-    doubtful = () if found is None else (("absent", HEAD), ("out_of_range", HEAD))
-    return {" ".join(k): text + doubt * (k in doubtful) for k, text in recorded.notices.items()}
+    doubtful = () if found is None else ("absent", "out_of_range")
+    return {
+        f"{kind} {modules}": text + doubt * (modules == [HEAD] and kind in doubtful)
+        for modules, kind, text in recorded.told()
+    }
 
 
 def _require_network_and_batches(model: Any, loader: Any) -> None:

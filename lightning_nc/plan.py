@@ -10,6 +10,7 @@ from lightning_nc.report.voice import Voice
 from lightning_nc.run.frozen_pass import FrozenPass
 from lightning_nc.run.schedule import Schedule
 from lightning_nc.tasks import Settings, Task, make_task
+from lightning_nc.values.covariance import by_module
 from lightning_nc.values.stage import Stage, stage_of
 from lightning_nc.watch.places import Places
 
@@ -138,13 +139,16 @@ def plan_of(given: Mapping[str, Any]) -> Plan:
 
 
 def _settings_of(a: SimpleNamespace) -> Settings:
+    covariance, own_covariances = by_module(a.covariance)
     return Settings(
         num_classes=a.num_classes,
-        covariance=a.covariance,
+        covariance=covariance,
         ignore_index=a.ignore_index,
         measures=tuple(a.measures),
         seed=a.seed,
         min_count=a.min_count,
+        measures_layers=bool(a.layers),
+        own_covariances=own_covariances,
     )
 
 

@@ -1,4 +1,4 @@
-"""The classifier that the features of a stage have met."""
+"""The linear maps that the features of a stage have met."""
 
 from typing import Any, ClassVar
 
@@ -8,14 +8,16 @@ from torch import Tensor
 from lightning_nc.values.classifier import LinearClassifier
 
 
-class KeptClassifier:
-    """A copy of W and b, in memory that is used again; of all ranks the lowest that has one sends it.
+class KeptMap:
+    """A copy of a map's weight, and bias, in memory that is used again.
+
+    Of all ranks the lowest that has one sends it.
 
     Example:
-        >>> kept = KeptClassifier()
-        >>> kept.keep(torch.eye(2), None)
-        >>> kept.value().weight.shape, kept.sizes
-        (torch.Size([2, 2]), (2, 2, 0))
+        >>> kept = KeptMap()
+        >>> kept.keep(torch.ones(1, 3), None)
+        >>> kept.sizes
+        (1, 3, 0)
     """
 
     size_names: ClassVar[tuple[str, ...]] = ("rows of W", "features", "biases")
@@ -28,10 +30,10 @@ class KeptClassifier:
         self.is_kept = False
 
     def keep(self, weight: Tensor, bias: Tensor | None) -> None:
-        """Copy the classifier as it is now.
+        """Copy the map as it is now.
 
         Args:
-            weight: W; one row is a binary head.
+            weight: W.
             bias: b, or None.
         """
         with torch.inference_mode(False), torch.no_grad():
@@ -50,7 +52,7 @@ class KeptClassifier:
         self.is_kept = True
 
     def gather(self) -> None:
-        """Make a sharded classifier whole (FSDP2); every rank has to call it."""
+        """Make a sharded map whole (FSDP2); every rank has to call it."""
         if self._shards:
             shards, self._shards = self._shards, []
             whole = [each.full_tensor() for each in shards]
@@ -61,10 +63,6 @@ class KeptClassifier:
         self._shards.clear()
         self.is_kept = False
 
-    def value(self) -> LinearClassifier:
-        """The classifier, which later copies do not change."""
-        return LinearClassifier(self._weight, self._bias).snapshot()
-
     @property
     def parameters(self) -> tuple[Tensor, Tensor | None]:
         """W and b as they are held, which the next ones overwrite."""
@@ -74,12 +72,11 @@ class KeptClassifier:
     def sizes(self) -> tuple[int, int, int]:
         """Rows, width, and whether there is a bias."""
         rows, width = self._weight.shape
-        return 2 if rows == 1 else rows, width, int(self._bias is not None)
+        return rows, width, int(self._bias is not None)
 
     def sums(self) -> list[Tensor]:
         """W and b."""
-        classifier = LinearClassifier(self._weight, self._bias)
-        return [classifier.weight, *([] if classifier.bias is None else [classifier.bias])]
+        return [self._weight, *([] if self._bias is None else [self._bias])]
 
     def rest(self) -> list[Tensor]:
         """Nothing: one rank has sent it all."""
@@ -90,13 +87,39 @@ class KeptClassifier:
         return []
 
     @classmethod
-    def blank(cls, sizes: tuple[int, ...], device: torch.device | str) -> "KeptClassifier":
-        """What a rank without a classifier brings in the place of one."""
+    def blank(cls, sizes: tuple[int, ...], device: torch.device | str) -> "KeptMap":
+        """What a rank without this map brings in the place of it."""
         rows, width, has_bias = sizes[:3]
         kept = cls()
         kept._weight = torch.zeros(rows, width, device=device)
         kept._bias = torch.zeros(rows, device=device) if has_bias else None
         return kept
+
+
+class KeptClassifier(KeptMap):
+    """The classifier, in which one row is read as two.
+
+    Example:
+        >>> kept = KeptClassifier()
+        >>> kept.keep(torch.ones(1, 3), None)
+        >>> kept.value().weight.shape, kept.sizes
+        (torch.Size([2, 3]), (2, 3, 0))
+    """
+
+    def value(self) -> LinearClassifier:
+        """The classifier, which later copies do not change."""
+        return LinearClassifier(self._weight, self._bias).snapshot()
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """Rows, width, and whether there is a bias."""
+        rows, width, has_bias = super().sizes
+        return 2 if rows == 1 else rows, width, has_bias
+
+    def sums(self) -> list[Tensor]:
+        """W and b."""
+        classifier = LinearClassifier(self._weight, self._bias)
+        return [classifier.weight, *([] if classifier.bias is None else [classifier.bias])]
 
     @classmethod
     def of(cls, classifier: LinearClassifier | None) -> "KeptClassifier":

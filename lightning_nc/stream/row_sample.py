@@ -1,6 +1,6 @@
 """A uniform sample of a stage's rows, on the device."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -11,7 +11,28 @@ from lightning_nc.stream.reservoir import Reservoir, to_device
 from lightning_nc.values.precision import accumulator_dtype
 from lightning_nc.values.sample import FeatureSample
 
-_BYTES = 64 * 2**20
+_BYTES, _BYTES_OF_LAYERS = 64 * 2**20, 512 * 2**20
+
+
+def shared_rows(widths: Sequence[int], rows: int) -> int:
+    """How many rows each of several layers keeps, so that all of them keep the same ones.
+
+    Of one at most what 64 MiB hold, of all together what 512 MiB hold.
+
+    Args:
+        widths: Of the layers.
+        rows: How many are wanted.
+
+    Returns:
+        How many there are.
+
+    Example:
+        >>> shared_rows([512] * 10, 8192), shared_rows([768] * 200, 8192)
+        (8192, 873)
+    """
+    if not widths:
+        return rows
+    return max(1, min(rows, _BYTES // (4 * max(widths)), _BYTES_OF_LAYERS // (4 * sum(widths))))
 
 
 class _Kept(NamedTuple):

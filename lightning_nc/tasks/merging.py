@@ -1,44 +1,102 @@
 """From accumulators to evidence: of this rank, or of all ranks together."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from torch import Tensor
 
 from lightning_nc.functional.counts import Count
+from lightning_nc.functional.deep_linear import partial_products
 from lightning_nc.stream.accumulator import Accumulator
-from lightning_nc.stream.kept_classifier import KeptClassifier
+from lightning_nc.stream.kept_classifier import KeptClassifier, KeptMap
 from lightning_nc.stream.sync import Part, Ranks, add_up, merge_ranks
 from lightning_nc.tasks.task import Task
 from lightning_nc.values.classifier import LinearClassifier
 from lightning_nc.values.errors import RankFailed
-from lightning_nc.values.evidence import Evidence
+from lightning_nc.values.evidence import ClassEvidence, Evidence
 from lightning_nc.values.recorded import HEAD
 
 References = Mapping[str, Mapping[str, Evidence]]
 
 
+@dataclass(frozen=True, eq=False)
+class Modules:
+    """What a stage has measured; every mapping in the same order on all ranks.
+
+    Attributes:
+        accumulators: By module; None where this rank has seen no batch.
+        classifier: What the features of :data:`HEAD` have met.
+        tasks: What the labels mean, with the settings of each module.
+        weights: What the features of layers have met, by layer.
+        stack: The layers of a linear head in their order, less the classifier at its end.
+        names: Paths of the modules, the same on all ranks; "" where this rank has seen none.
+    """
+
+    accumulators: Mapping[str, Accumulator | None]
+    classifier: KeptClassifier
+    tasks: Mapping[str, Task]
+    weights: Mapping[str, KeptMap] = field(default_factory=dict)
+    stack: tuple[str, ...] = ()
+    names: str = ""
+
+    @property
+    def maps(self) -> list[KeptMap]:
+        """The classifier, and what layers have met."""
+        return [self.classifier, *self.weights.values()]
+
+    def failure(self) -> Exception | None:
+        """A rank that cannot read its own states tells the others, and raises after them."""
+        try:
+            for each in self.accumulators.values():
+                if each is not None:
+                    each.settle()
+        except Exception as error:
+            return error
+        return None
+
+
+@dataclass(frozen=True, eq=False)
+class _Maps:
+    """The maps that features have met, of all ranks."""
+
+    classifier: LinearClassifier | None
+    weights: Mapping[str, Tensor]
+    products: Mapping[str, LinearClassifier]
+
+    @classmethod
+    def of(
+        cls,
+        classifier: LinearClassifier | None,
+        weights: Mapping[str, Tensor],
+        stack: tuple[str, ...],
+    ) -> "_Maps":
+        products: dict[str, LinearClassifier] = {}
+        if classifier is not None and all(name in weights for name in stack):
+            whole = partial_products([*(weights[name] for name in stack), classifier.weight])
+            for name, product in zip(stack, whole[:-1], strict=True):
+                products[name] = LinearClassifier(product, classifier.bias)
+        return cls(classifier, weights, products)
+
+    def head(self, name: str) -> LinearClassifier | None:
+        """The classifier, where these are the features that it has met."""
+        return self.classifier if name == HEAD else None
+
+
 def evidence_of(
-    task: Task,
-    accumulators: Mapping[str, Accumulator | None],
-    classifier: KeptClassifier,
+    modules: Modules,
     ranks: Ranks | None = None,
     references: References | None = None,
     failed: bool = False,
-    names: str = "",
     by_head: bool = False,
 ) -> dict[str, Evidence]:
     """What the modules of a stage have come to; every rank has to call it.
 
     Args:
-        task: What their labels mean.
-        accumulators: By module, in the same order on all ranks; None where this rank has seen no batch.
-        classifier: What the features of :data:`HEAD` have met.
+        modules: What this rank has measured.
         ranks: Who merges; None: this rank alone.
         references: The evidence of other stages, by stage and module.
         failed: This rank cannot take part with its data.
-        names: Paths of the modules, the same on all ranks; "" where this rank has seen none.
         by_head: Whether decisions that nobody saw are those of the classifier.
 
     Returns:
@@ -49,83 +107,78 @@ def evidence_of(
         RanksDiffer: On all ranks, if their modules differ.
     """
     if ranks is not None and ranks.several:
-        return _of_all_ranks(
-            task, accumulators, classifier, ranks, references or {}, failed, names, by_head
-        )
+        return _of_all_ranks(modules, ranks, references or {}, failed, by_head)
     if failed:
         raise RankFailed("This rank could not take part with its data.")
-    head = classifier.value() if classifier.is_kept else None
+    head = modules.classifier.value() if modules.classifier.is_kept else None
+    weights = {n: kept.parameters[0].clone() for n, kept in modules.weights.items() if kept.is_kept}
+    maps = _Maps.of(head, weights, modules.stack)
     evidence = {}
-    for name, each in accumulators.items():
+    for name, each in modules.accumulators.items():
         if each is not None:
-            value = each.value(head if name == HEAD else None)
-            value = _complete(task, value, name, references or {}, by_head)
+            task, value = modules.tasks[name], each.value(maps.head(name))
+            value = _complete(task, value, name, maps, references or {}, by_head)
             counts = {count: c.function(value, value) for count, c in task.counts.items()}
             evidence[name] = replace(value, counts=counts)
     return evidence
 
 
 def _of_all_ranks(
-    task: Task,
-    accumulators: Mapping[str, Accumulator | None],
-    classifier: KeptClassifier,
-    ranks: Ranks,
-    references: References,
-    failed: bool,
-    names: str,
-    by_head: bool,
+    modules: Modules, ranks: Ranks, references: References, failed: bool, by_head: bool
 ) -> dict[str, Evidence]:
-    def blank(i: int, sizes: tuple[int, ...]) -> Part:
-        if i < len(accumulators):
-            return task.accumulator(sizes, ranks.device)
-        return KeptClassifier.blank(sizes, ranks.device)
+    names = list(modules.accumulators)
 
-    parts = [*accumulators.values(), classifier if classifier.is_kept else None]
-    error = _failure_of(accumulators)
+    def blank(i: int, sizes: tuple[int, ...]) -> Part:
+        if i < len(names):
+            return modules.tasks[names[i]].accumulator(sizes, ranks.device)
+        return type(modules.maps[i - len(names)]).blank(sizes, ranks.device)
+
+    maps = [each if each.is_kept else None for each in modules.maps]
+    error = modules.failure()
     try:
-        *modules, kept = merge_ranks(parts, blank, ranks, failed or error is not None, names)
+        parts = [*modules.accumulators.values(), *maps]
+        merged = merge_ranks(parts, blank, ranks, failed or error is not None, modules.names)
     except RankFailed as told:
         raise told from error
-    head = kept and LinearClassifier(*kept.sums)
-    own, merged = {}, {}
-    for name, part in zip(accumulators, modules, strict=True):
+    kept, *others = merged[len(names) :]
+    weights = {n: w.sums[0] for n, w in zip(modules.weights, others, strict=True) if w is not None}
+    head = None if kept is None else LinearClassifier(*kept.sums)
+    met = _Maps.of(head, weights, modules.stack)
+    own, whole = {}, {}
+    for name, part in zip(names, merged[: len(names)], strict=True):
         if part is not None:
             own[name] = part.own
-            whole = part.own.merged(part.sums, part.rest, head if name == HEAD else None)
-            merged[name] = _complete(task, whole, name, references, by_head)
-    return _counted(task, own, merged, ranks)
+            value = part.own.merged(part.sums, part.rest, met.head(name))
+            whole[name] = _complete(modules.tasks[name], value, name, met, references, by_head)
+    return _counted(modules.tasks, own, whole, ranks)
 
 
 def _counted(
-    task: Task, own: Mapping[str, Accumulator], merged: dict[str, Evidence], ranks: Ranks
+    tasks: Mapping[str, Task],
+    own: Mapping[str, Accumulator],
+    merged: dict[str, Evidence],
+    ranks: Ranks,
 ) -> dict[str, Evidence]:
     """What can be counted only now, over each rank's own rows."""
 
     def over_own_rows(name: str, count: Count) -> Tensor:
         return count.function(own[name].own(), merged[name])
 
-    asked = [(name, count) for name in merged for count in task.counts.values()]
+    asked = [(name, count) for name in merged for count in tasks[name].counts.values()]
     totals = iter(add_up([(partial(over_own_rows, *each), each[1].size) for each in asked], ranks))
     return {
-        name: replace(each, counts={count: next(totals) for count in task.counts})
+        name: replace(each, counts={count: next(totals) for count in tasks[name].counts})
         for name, each in merged.items()
     }
 
 
-def _failure_of(accumulators: Mapping[str, Accumulator | None]) -> Exception | None:
-    """A rank that cannot read its own states tells the others, and raises after them."""
-    try:
-        for each in accumulators.values():
-            if each is not None:
-                each.settle()
-    except Exception as error:
-        return error
-    return None
-
-
 def _complete(
-    task: Task, evidence: Evidence, name: str, references: References, by_head: bool
+    task: Task, evidence: Evidence, name: str, maps: _Maps, references: References, by_head: bool
 ) -> Evidence:
-    """With what the user has asked for, and what other stages have left of the same module."""
+    """With what the user has asked for, what the features met, and what other stages have left."""
     of_module = {s: found[name] for s, found in references.items() if name in found}
-    return task.complete(replace(evidence, references=of_module), by_head)
+    whole = task.complete(replace(evidence, references=of_module), by_head)
+    if isinstance(whole, ClassEvidence):
+        weight, product = maps.weights.get(name), maps.products.get(name)
+        whole = replace(whole, input_weight=weight, head_product=product)
+    return whole

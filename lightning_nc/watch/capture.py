@@ -6,7 +6,7 @@ raise nothing, so that training does not notice them. Between batches they are a
 can be exported, except where it is compiled: hooks that come and go would compile it anew.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from torch import Tensor, nn
 
@@ -14,6 +14,7 @@ from lightning_nc.watch import keep
 from lightning_nc.watch.batch import Batch, Forward
 from lightning_nc.watch.choice import Choice, choose, require_linear
 from lightning_nc.watch.chunks import joined
+from lightning_nc.watch.depth import Depth
 from lightning_nc.watch.dropout import DropoutWatch
 from lightning_nc.watch.find_map import find_maps
 from lightning_nc.watch.graph import last_maps
@@ -23,6 +24,8 @@ from lightning_nc.watch.linear import LinearMap
 from lightning_nc.watch.parts import PartWatch
 from lightning_nc.watch.paths import modules_by_path, without_wrappers
 from lightning_nc.watch.places import Places
+from lightning_nc.watch.stack import find_stack
+from lightning_nc.watch.weights import weight_reader
 
 
 class Capture:
@@ -34,6 +37,8 @@ class Capture:
         places: What to look at.
         decide: From the network's output to its decision per row.
         choice: The classifier that was found before, which is taken where the network has it.
+        needs: The parts of the evidence that measures rest on.
+        announce: Told which layers are left out.
 
     Raises:
         ValueError: If a path names no module, or the classifier is not linear.
@@ -45,6 +50,8 @@ class Capture:
         places: Places,
         decide: Callable[[Tensor], Tensor],
         choice: Choice | None = None,
+        needs: Collection[str] = (),
+        announce: Callable[[str], None] = print,
     ) -> None:
         self.modules = modules_by_path(root)
         self.forwards, self.pool = places.forwards, places.pool
@@ -60,8 +67,11 @@ class Capture:
             self.feature = place_of(self.modules, path, "features", places.pool)
         self.is_settled = name is not None or not has_head
         self._trained = frozenset(id(p) for p in root.parameters() if p.requires_grad)
-        found = find_layers(self.modules, places.layers, places.pool)
-        self.layers = {layer.name: layer for layer in found}
+        stack = find_stack(self.modules, name) if "product" in needs else []
+        named = {each.name: each for each in find_layers(self.modules, places.layers, places.pool)}
+        self.layers = {each.name: each for each in stack} | named
+        self.depth = Depth(self.layers, [each.name for each in stack], announce)
+        self.readers = self._readers() if {"weight", "product"} & set(needs) else {}
         self._hooks = Hooks()
         self.is_sharded = not all(each.is_whole for each in self.maps.values())
         self._require_feature()
@@ -72,6 +82,11 @@ class Capture:
         self.holds_errors = False
         if self._stay:
             self.attach()
+
+    def _readers(self) -> dict[str, Callable[[], Tensor]]:
+        """What reads the weights that the inputs of layers meet."""
+        found = {n: weight_reader(each, self.modules[each.path]) for n, each in self.layers.items()}
+        return {name: reader for name, reader in found.items() if reader is not None}
 
     def _require_feature(self) -> None:
         if self.feature is not None:
@@ -106,6 +121,8 @@ class Capture:
                 self._add_hook(name, name, False, keep.keep_decisions)
         for name, layer in self.layers.items():
             self._add_hook(layer.path, name, layer.of_input, keep.keep_layer)
+        for name in self.readers:
+            self._add_hook(self.layers[name].path, name, False, keep.keep_input_weight)
 
     def _add_hook(self, path: str, name: str, before: bool, kept: Callable[..., None]) -> None:
         module = self.modules[path]
@@ -167,6 +184,7 @@ class Capture:
             keep.read_output(self, batch, forward)
             # what has run after the classifier is no part of its next forward
             forward.layers = {n: rows for n, rows in forward.layers.items() if n in mine[0].layers}
+            forward.weights = {n: w for n, w in forward.weights.items() if n in mine[0].layers}
         self.require_linear(next(f for f in reversed(batch.forwards) if f.name == name), batch)
         self._hooks.remove()
         self.maps, self.is_settled = {name: self.maps[name]}, True
@@ -261,30 +279,3 @@ class Capture:
     def weight_version(self) -> int | None:
         """Changes with each optimizer step, or None where that cannot be told."""
         return None if self.linear is None else self.linear.version
-
-    def explain_features(self) -> str:
-        """Where the feature is a module's output: by what the network is taken to decide."""
-        by = f"with W of {self.classifier_name!r}; the network is taken to decide by W h + b, where "
-        by += "`predicted` does not say otherwise"
-        by = by if self.linear is not None else "without a head"
-        return f"Neural collapse is measured at {self.measured}, {by}."
-
-    def explain_silence(self) -> str:
-        """Why no forward may have been seen, and what to do."""
-        if self.feature is not None:
-            return (
-                f"Expected features={self.feature.given!r} to run in a step, but its hook never fired. "
-                "Is it unused, or does a copy of the network run in its place (averaged weights)? Set "
-                "features to a module that runs."
-            )
-        name = f"{self.classifier_name!r}" if self.classifier_name else "any nn.Linear"
-        return (
-            f"Expected the forward of {name} to run in a step, but its hook never fired. Is it "
-            "unused, applied as a function (F.linear with its weight), called with its input as a "
-            "keyword, or does a copy of the network run in its place (averaged weights)? Was the "
-            "network, or another of its class, compiled and run before the Trainer started (call "
-            "torch._dynamo.reset() before each run, or set "
-            "torch._dynamo.config.skip_nnmodule_hook_guards = False before compiling)? Give the "
-            "dotted path of the layer that runs as `classifier`; of one that is applied as a function, "
-            "set features to the module whose output it is applied to as well."
-        )

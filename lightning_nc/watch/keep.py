@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_nc.watch.batch import Batch, Forward
+from lightning_nc.watch.depth import NO_ROWS
 from lightning_nc.watch.graph import product_of
 from lightning_nc.watch.heads import first_rows
 from lightning_nc.watch.hook import as_rows, casts, is_dense, leading_shape
@@ -92,15 +93,34 @@ def keep_applied(
 
 def keep_layer(capture: "Capture", batch: Batch, name: str, args: tuple[Any, ...], output: Any) -> None:
     """What another module has put out, or is given, as rows."""
-    if batch.before is not None and name not in batch.before:
-        return  # it runs after the classifier, and would be taken for a part of the next forward
+    is_later = batch.before is not None and name not in batch.before
+    if is_later or name in capture.depth.left_out:
+        return  # after the classifier it would be taken for a part of the next forward
     layer = capture.layers[name]
-    x = _tensor_of(layer, args, output, f"layer {layer.given!r}")
+    try:
+        x = _tensor_of(layer, args, output, f"layer {layer.given!r}")
+        # pooled now: the next module may change the output in place
+        rows = pooled(layer, capture.modules, x.detach(), batch.source, batch.label_shape)
+    except ValueError:
+        if capture.depth.leaves_out(name, NO_ROWS):
+            return
+        raise
     if name in batch.current.layers and capture.is_settled:
         batch.repeated.add(name)
-    # pooled now: the next module may change the output in place
-    rows = pooled(layer, capture.modules, x.detach(), batch.source, batch.label_shape)
+    compiles = torch.compiler.is_compiling()
+    if not compiles and capture.depth.repeats(name, x, rows, batch.current.layers):
+        return
+    # a layer that runs once more takes its place anew: the order is that in which they end
+    batch.current.layers.pop(name, None)
     batch.current.layers[name] = rows
+
+
+def keep_input_weight(
+    capture: "Capture", batch: Batch, name: str, args: tuple[Any, ...], output: Any
+) -> None:
+    """The weight that a layer's input has met: what swaps weights later in the step is too late."""
+    if batch.wants_weights and name in batch.current.layers:
+        batch.current.weights[name] = capture.readers[name]().detach().clone()
 
 
 def read_output(capture: "Capture", batch: Batch, forward: Forward) -> None:
@@ -162,7 +182,8 @@ def _count(capture: "Capture", batch: Batch) -> None:
         batch.forwards = [*batch.forwards, current]
     elif capture.forwards == "last" or not batch.forwards:
         batch.forwards = [current]
-    batch.current = Forward(layers={} if capture.is_settled else dict(current.layers))
+    kept = ({}, {}) if capture.is_settled else (dict(current.layers), dict(current.weights))
+    batch.current = Forward(layers=kept[0], weights=kept[1])
 
 
 def _tensor_of(layer: Layer, args: tuple[Any, ...], output: Any, what: str) -> Tensor:

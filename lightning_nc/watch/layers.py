@@ -2,15 +2,20 @@
 
 import fnmatch
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from torch import nn
 
+from lightning_nc.values.covariance import CovarianceSetting
+from lightning_nc.values.recorded import HEAD
 from lightning_nc.watch.paths import Layer, matching, require_path, without_wrappers
 from lightning_nc.watch.pools import require_pool
 
-__all__ = ["Layer", "find_layers", "place_of"]
+__all__ = ["Layer", "covariances_of", "find_layers", "place_of"]
+
+_DROPS_PATHS = ("DropPath", "StochasticDepth")  # timm's and torchvision's
 
 
 def place_of(modules: Mapping[str, nn.Module], path: str, argument: str, pool: str) -> Layer:
@@ -46,7 +51,7 @@ def find_layers(
     """The places that paths and globs ask for.
 
     Of a path and a glob that give the same key two pools, the path counts; else of "auto" and a pool,
-    the pool.
+    the pool. Of what ``**`` finds, modules that hand on what they are given are left out.
 
     Args:
         modules: By path.
@@ -73,11 +78,20 @@ def find_layers(
     for given, pools in wanted.items():
         path, of_input = _side(given, "layers")
         is_path = path in modules and path != ""
-        for name in [path] if is_path else _named(modules, path):
+        is_found = not is_path and "**" in path
+        names = [path] if is_path else _named(modules, path)
+        for name in [n for n in names if not is_found or not _hands_on(modules[n])]:
             for layer in _with_pools(name, of_input, pools, given):
+                layer = replace(layer, is_found=is_found)
                 new = _Named(layer, given, (is_path, layer.pool != "auto"))
                 found[layer.name] = _chosen(found.get(layer.name, new), new)
     return [each.layer for each in found.values()]
+
+
+def _hands_on(module: nn.Module) -> bool:
+    """Whether a module puts out what goes in, in eval mode at least."""
+    drops = isinstance(module, nn.modules.dropout._DropoutNd)
+    return drops or isinstance(module, nn.Identity) or type(module).__name__ in _DROPS_PATHS
 
 
 class _Named(NamedTuple):
@@ -91,7 +105,8 @@ class _Named(NamedTuple):
 def _chosen(one: _Named, other: _Named) -> _Named:
     """Of two of the same key, the one that says more."""
     places = {(each.layer.path, each.layer.of_input) for each in (one, other)}
-    if one.layer != other.layer and (len(places) > 1 or one.says == other.says):
+    pools = {each.layer.pool for each in (one, other)}
+    if len(pools) + len(places) > 2 and (len(places) > 1 or one.says == other.says):
         raise ValueError(
             f"Expected one layer for the key {one.layer.name!r}, but {_told(one)}, and {_told(other)}. "
             "Leave one of them out, or give a layer a list of pools: each has a key of its own."
@@ -141,3 +156,36 @@ def _with_pools(path: str, of_input: bool, pools: str | Sequence[str], given: st
 
 def _layer(path: str, of_input: bool, pool: str, suffix: str = "") -> Layer:
     return Layer(path + (".in" if of_input else "") + suffix, path, pool, of_input)
+
+
+def covariances_of(
+    layers: Iterable[Layer], given: Mapping[str, CovarianceSetting]
+) -> dict[str, CovarianceSetting]:
+    """What is kept of the scatter of those layers that have a setting of their own.
+
+    Args:
+        layers: The measured layers.
+        given: One of "auto", "pooled", "per_class" and "none" by path or glob, of which a later one
+            counts; "" stands for the classifier's features.
+
+    Returns:
+        The settings by the names of layers, and under :data:`HEAD`.
+
+    Raises:
+        ValueError: If a path fits no layer.
+
+    Example:
+        >>> covariances_of([Layer("conv", "conv", "auto")], {"": "per_class", "c*": "none"})
+        {'': 'per_class', 'conv': 'none'}
+    """
+    places = {layer.name: layer.given for layer in layers}
+    own: dict[str, CovarianceSetting] = {}
+    for path, setting in given.items():
+        fitting = [n for n, p in places.items() if path in (n, p) or matching([n, p], path)]
+        if path and not fitting:
+            raise ValueError(
+                "Expected covariance to name measured layers, or '' for the classifier's features, "
+                f"but got {path!r}, which fits none of {', '.join(map(repr, places)) or 'no layers'}."
+            )
+        own |= dict.fromkeys(fitting if path else [HEAD], setting)
+    return own

@@ -25,12 +25,15 @@ class Layer:
         pool: A name in :data:`~lightning_nc.watch.pools.POOLS`, the dotted path of a function, or
             "auto".
         of_input: Whether the features are what goes into the module, and not what comes out.
+        is_found: Whether nobody has named it, so that it is left out where it cannot be measured: it
+            fits "**", or seems to belong to a linear head.
     """
 
     name: str
     path: str
     pool: str
     of_input: bool = False
+    is_found: bool = False
 
     @property
     def given(self) -> str:

@@ -1,17 +1,19 @@
 """One stage of one data loader: an accumulator for each measured module, and the values at its end."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lightning_nc.stream.accumulator import Accumulator
-from lightning_nc.stream.kept_classifier import KeptClassifier
+from lightning_nc.stream.kept_classifier import KeptClassifier, KeptMap
 from lightning_nc.stream.reservoir import to_device
+from lightning_nc.stream.row_sample import shared_rows
 from lightning_nc.stream.sync import Ranks
-from lightning_nc.tasks.merging import References, evidence_of
+from lightning_nc.tasks.merging import Modules, References, evidence_of
 from lightning_nc.tasks.task import Task
+from lightning_nc.values.covariance import CovarianceSetting
 from lightning_nc.values.recorded import HEAD, Recorded
 from lightning_nc.watch.batch import Forward
 
@@ -23,15 +25,30 @@ class Recorder:
         task: What the labels mean.
         layers: Names of the measured modules besides the classifier.
         max_rows_per_batch: At most this many rows of a batch enter, a uniform random subset.
+        covariances: What is kept of the scatter of modules, where it is not what the task says.
+        weights: The layers of which the weight is kept that their features meet.
+        stack: Those of them that make up a linear head with the classifier, in their order.
+        left_out: Layers that are found not to be measured after all.
     """
 
     def __init__(
-        self, task: Task, layers: Sequence[str] = (), max_rows_per_batch: int | None = None
+        self,
+        task: Task,
+        layers: Sequence[str] = (),
+        max_rows_per_batch: int | None = None,
+        covariances: Mapping[str, CovarianceSetting] | None = None,
+        weights: Sequence[str] = (),
+        stack: Sequence[str] = (),
+        left_out: Collection[str] = (),
     ) -> None:
         self.classifier = KeptClassifier()
+        self.weights = {name: KeptMap() for name in weights}
         self._task = task
-        self._names = (HEAD, *layers)
+        default, rows = task.settings.covariance, task.settings.sample_rows
+        own = covariances or {}
+        self._tasks = {n: task.of_module(own.get(n, default), rows) for n in (HEAD, *layers)}
         self._max_rows = max_rows_per_batch
+        self._stack, self._left_out = stack, left_out
         self._accumulators: dict[str, Accumulator] = {}
         self.reset()
 
@@ -39,7 +56,8 @@ class Recorder:
         """Forget the stage, and keep its memory for the next one."""
         for accumulator in self._accumulators.values():
             accumulator.reset()
-        self.classifier.reset()
+        for kept in (self.classifier, *self.weights.values()):
+            kept.reset()
         self._with_rows: set[str] = set()
         self._is_abandoned = False
         self._subsets = np.random.default_rng(self._task.settings.seed)
@@ -59,8 +77,10 @@ class Recorder:
         Raises:
             ValueError: If features and labels, or classifier and classes, do not fit.
         """
-        for name, features in self._parts(forward):
-            self._accumulator(name, features, num_rows).check(features, target)
+        parts = self._parts(forward)
+        self._prepare(parts, num_rows)
+        for name, features in parts.items():
+            self._accumulators[name].check(features, target)
 
     def add(self, forward: Forward, target: Tensor, num_rows: int) -> None:
         """Add one forward.
@@ -73,18 +93,20 @@ class Recorder:
         Raises:
             ValueError: If features and labels, or classifier and classes, do not fit.
         """
-        predicted = forward.predicted
-        parts = [(name, self._accumulator(name, h, num_rows), h) for name, h in self._parts(forward)]
+        predicted, parts = forward.predicted, self._parts(forward)
+        self._prepare(parts, num_rows)
         # all of them are checked before the first is changed: all of the batch or nothing
-        checked = [(name, each, *each.check(h, target)) for name, each, h in parts]
-        for name, accumulator, h, y in checked:
+        checked = [(name, *self._accumulators[name].check(h, target)) for name, h in parts.items()]
+        for name, h, y in checked:
             # a layer pooled to other rows than the classifier's has no decisions of its own
             known = None if predicted is None or predicted.numel() != len(y) else predicted
             chosen = self._subset(len(y), y.device)
             if chosen is not None:
                 h, y, known = h[chosen], y[chosen], None if known is None else known[chosen]
-            accumulator.add(h, y, known)
+            self._accumulators[name].add(h, y, known)
             self._with_rows.add(name)
+        for name, weight in forward.weights.items():
+            self.weights[name].keep(weight, None)
 
     def close(
         self,
@@ -108,22 +130,24 @@ class Recorder:
             RankFailed: On all ranks, if one of them could not take part with its data.
             RanksDiffer: On all ranks, if they measure different things.
         """
-        mine = {n: self._accumulators[n] if n in self._with_rows else None for n in self._names}
-        names = "" if measured is None else ", ".join((measured, *self._names[1:]))
-        self.classifier.gather()
-        evidence = evidence_of(
-            self._task, mine, self.classifier, ranks, references, self._is_abandoned, names, by_head
-        )
+        names = "" if measured is None else ", ".join((measured, *list(self._tasks)[1:]))
+        for kept in (self.classifier, *self.weights.values()):
+            kept.gather()
+        modules = Modules(
+            {n: self._accumulators[n] if n in self._with_rows else None for n in self._tasks},
+            self.classifier, self._tasks, self.weights, tuple(self._stack), names,
+        )  # fmt: skip
+        evidence = evidence_of(modules, ranks, references, self._is_abandoned, by_head)
         some = {name: each for name, each in evidence.items() if each.num_samples}
         outcomes = {
-            name: self._task.evaluate(each, of_layer=name != HEAD) for name, each in some.items()
+            name: self._tasks[name].evaluate(each, of_layer=name != HEAD) for name, each in some.items()
         }
         said = {
-            (kind, name): (f"Layer {name!r}: " if name else "") + text
+            (kind, name): text
             for name, each in some.items()
-            for kind, text in self._task.notices(each, outcomes[name]).items()
+            for kind, text in self._tasks[name].notices(each, outcomes[name]).items()
         }
-        silent = [name for name in self._names if name not in evidence]
+        silent = [n for n in self._tasks if n not in evidence and n not in self._left_out]
         if silent and evidence:
             said["silent", HEAD] = _silent_layers(silent)
         if not any(outcomes.values()):
@@ -133,16 +157,21 @@ class Recorder:
             )
         return Recorded(evidence, outcomes, said)
 
-    def _parts(self, forward: Forward) -> list[tuple[str, Tensor]]:
+    def _parts(self, forward: Forward) -> dict[str, Tensor]:
         assert forward.features is not None
         parts = {HEAD: forward.features, **forward.layers}
-        return [(name, parts[name]) for name in self._names if name in parts]
+        return {n: parts[n] for n in self._tasks if n in parts and n not in self._left_out}
 
-    def _accumulator(self, name: str, features: Tensor, num_rows: int) -> Accumulator:
-        if name not in self._accumulators:
-            sizes = self._task.sizes(features.shape[-1], num_rows)
-            self._accumulators[name] = self._task.accumulator(sizes, features.device)
-        return self._accumulators[name]
+    def _prepare(self, parts: Mapping[str, Tensor], num_rows: int) -> None:
+        """Make the accumulators that are missing; all layers keep the same rows as their sample."""
+        new = {name: h for name, h in parts.items() if name not in self._accumulators}
+        widths = [h.shape[-1] for name, h in new.items() if name != HEAD]
+        rows = shared_rows(widths, self._task.settings.sample_rows)
+        for name, h in new.items():
+            task = self._tasks[name]
+            if name != HEAD:
+                task = task.of_module(task.settings.covariance, rows)
+            self._accumulators[name] = task.accumulator(task.sizes(h.shape[-1], num_rows), h.device)
 
     def _subset(self, num_rows: int, device: torch.device) -> Tensor | None:
         if self._max_rows is None or num_rows <= self._max_rows:

@@ -11,18 +11,18 @@ from torch import Tensor, nn
 
 from lightning_nc.stream.sync import Ranks
 from lightning_nc.tasks.task import Task
-from lightning_nc.values.evidence import Evidence
 from lightning_nc.values.recorded import Recorded
-from lightning_nc.values.stage import STAGES, Stage
-from lightning_nc.watch.batch import Batch
+from lightning_nc.values.stage import Stage
+from lightning_nc.watch import explain
+from lightning_nc.watch.batch import Batch, Forward
 from lightning_nc.watch.capture import Capture
 from lightning_nc.watch.choice import Choice
 from lightning_nc.watch.decided import decisions_by
 from lightning_nc.watch.labels import labels_of
 from lightning_nc.watch.places import Places
-from lightning_nc.watch.recorder import Recorder
 from lightning_nc.watch.rows import Rows
 from lightning_nc.watch.sense import Sense
+from lightning_nc.watch.stages import Stages
 
 
 class Watch:
@@ -53,15 +53,12 @@ class Watch:
                 "Expected num_classes with classifier=False, but got none: without a head there are no "
                 "rows to count. Set num_classes."
             )
-        self._capture = Capture(root, places, task.decide, choice)
+        self._capture = Capture(root, places, task.decide, choice, task.needs, announce)
         self._places = places
         self._task = task
         self._say = say
         self._announce = announce
-        self._max_rows = max_rows_per_batch
-        self._recorders: dict[str, Recorder] = {}
-        self._evidence: dict[str, dict[str, Evidence]] = {}
-        self._silent: set[str] = set()
+        self._stages = Stages(task, self._capture, max_rows_per_batch)
         self._has_told = False
         self._seen: set[str] = set()
         self._rehearsed: set[str] = set()  # what ran in the frozen pass before it was found
@@ -104,17 +101,18 @@ class Watch:
         self._seen.add(stage.name)
         if labels is None or not (may_choose or self._capture.is_settled):
             return
-        keeps = self._recorder(stage).classifier
+        keeps = self._stages.recorder(stage).classifier
         known = keeps.is_kept and not stage.weights_move
         opened = Batch(
-            labels, batch, None if known else keeps, is_trained=stage.weights_move, is_first=first
-        )
+            labels, batch, None if known else keeps, wants_weights=not known,
+            is_trained=stage.weights_move, is_first=first,
+        )  # fmt: skip
         if not self._capture.is_settled:
             opened.rows = Rows(self._task.settings.num_classes, self._task.least_rows(labels))
         self._capture.open(opened)
         if self._capture.feature is not None and not self._has_told:
             self._has_told = True
-            self._announce(self._capture.explain_features())
+            self._announce(explain.features(self._capture))
         if first:
             self._capture.look_around()
 
@@ -158,7 +156,8 @@ class Watch:
         self._require_a_forward()
         batch, counted = self._capture.batch, self._capture.counted
         if batch is not None and counted is not None:
-            self._recorder(stage).check(counted, batch.labels, self._num_rows)
+            self._look(counted, batch)
+            self._stages.recorder(stage).check(counted, batch.labels, self._num_rows)
             self._sense.require(counted, batch, stage.name)
 
     def close(
@@ -221,8 +220,8 @@ class Watch:
 
     @property
     def layers(self) -> Sequence[str]:
-        """The names of the measured layers, globs resolved."""
-        return tuple(self._capture.layers)
+        """The names of the measured layers, globs resolved, in the order in which they run."""
+        return self._capture.depth.names
 
     def expect_anew(self) -> None:
         """Another phase of the run has to show a forward of its own."""
@@ -238,12 +237,11 @@ class Watch:
         """Start these stages anew."""
         self._sense.look_again(*(stage.name for stage in stages))
         for stage in stages:
-            self._silent.discard(stage.name)
-            self._recorder(stage).reset()
+            self._stages.reset(stage)
 
     def abandon(self, stage: Stage) -> None:
         """A stage is incomplete: no rank shall tell its values."""
-        self._recorder(stage).abandon()
+        self._stages.recorder(stage).abandon()
 
     def end(self, stage: Stage, device: torch.device, distributed: bool) -> Recorded:
         """The values of a stage; every rank has to call it.
@@ -260,25 +258,21 @@ class Watch:
             RankFailed: On all ranks, if one of them could not take part with its data.
             RanksDiffer: On all ranks, if they measure different things.
         """
-        known = {name: self._evidence[name] for name in stage.references if name in self._evidence}
-        ranks = Ranks(device) if distributed else None
-        measured, by_head = self._capture.measured, not stage.weights_move
-        recorded = self._recorder(stage).close(ranks, known, measured, by_head)
-        if any(stage.name in other.references for other in STAGES):
-            self._evidence[stage.name] = recorded.evidence
-        for kind, module in recorded.notices:
-            if kind == "empty" and stage.name in self._silent:  # there were labels
-                recorded.notices[kind, module] = self._capture.explain_silence()
-        return recorded
-
-    def _recorder(self, stage: Stage) -> Recorder:
-        if stage.name not in self._recorders:
-            self._recorders[stage.name] = Recorder(self._task, self.layers, self._max_rows)
-        return self._recorders[stage.name]
+        return self._stages.end(stage, Ranks(device) if distributed else None)
 
     def _require_a_forward(self) -> None:
         if self._capture.batch is not None and not self._capture.has_fired:
-            raise RuntimeError(self._capture.explain_silence())
+            raise RuntimeError(explain.silence(self._capture))
+
+    def _look(self, forward: Forward, batch: Batch) -> None:
+        """In the first forward: which of the layers that were found are measured."""
+        depth = self._capture.depth
+        if depth.has_looked:
+            return
+        looked_for = list(depth.stack)
+        depth.look(forward, batch.labels)
+        if "product" in self._task.needs and self._capture.linear is not None:
+            self._announce(explain.head(self._capture, looked_for))
 
     def _require_rehearsed(self) -> None:
         if self._rehearsed and self.classifier_name not in self._rehearsed:
@@ -300,12 +294,13 @@ class Watch:
         if not self._capture.is_settled:
             self._rehearsed |= {forward.name for forward in batch.forwards if stage.loop == "frozen"}
         for forward in forwards:
+            self._look(forward, batch)
             self._sense.require(forward, batch, stage.name, is_rehearsal)
             if self._places.predicted is not None:
                 forward.predicted = decisions_by(self._places.predicted, batch, outputs)
-            self._recorder(stage).add(forward, batch.labels, self._num_rows)
+            self._stages.recorder(stage).add(forward, batch.labels, self._num_rows)
             if forward.parameters is not None and batch.keeps is not None:
                 batch.keeps.keep(*forward.parameters)
         if not forwards and self._capture.is_settled:
-            self._silent.add(stage.name)
+            self._stages.silent.add(stage.name)
         self._sense.doubt(batch, stage, self._say)

@@ -16,7 +16,7 @@ from docstring_parser import parse
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_nc import NeuralCollapseCallback
-from lightning_nc.functional.table import select
+from lightning_nc.functional.select import select
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "examples" / "cli" / "configs").glob("*.yaml"))

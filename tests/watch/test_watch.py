@@ -302,7 +302,7 @@ def test_an_abandoned_stage_has_no_values():
 def test_a_stage_is_given_the_evidence_of_those_that_it_refers_to(monkeypatch):
     shifted = Stage("shifted", "test", references=("val",))
     monkeypatch.setattr(stages, "STAGES", [*stages.STAGES, shifted])
-    monkeypatch.setattr("lightning_nc.watch.watch.STAGES", stages.STAGES)
+    monkeypatch.setattr("lightning_nc.watch.stages.STAGES", stages.STAGES)
     seen = Observed()
     seen.batch(VAL, X[:10], Y[:10])
     seen.batch(shifted)

@@ -1,0 +1,137 @@
+"""Which of the layers that nobody has named are measured, and in which order they run."""
+
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from lightning_nc.watch.batch import Forward
+from lightning_nc.watch.paths import Layer
+from lightning_nc.watch.stack import is_chained
+
+NO_ROWS = "of which it is not certain how they become rows"
+_OTHER_ROWS = "with other rows than there are labels"
+_NOT_BEFORE = "that did not run before the classifier, or hold it"
+_REPEATS = "that put out what a part of them has put out"
+_BEFORE_THE_HEAD = "whose product is not what the next layer of the linear head is given"
+
+
+class Depth:
+    """The layers of a network, those that ``**`` has found looked at once: in the first forward.
+
+    Args:
+        layers: By name.
+        stack: Those that seem to make up a linear head with the classifier, in their order.
+        announce: Told what is left out.
+
+    Example:
+        >>> depth = Depth({"a": Layer("a", "a", "auto", is_found=True)}, (), print)
+        >>> depth.look(Forward(features=torch.ones(2, 3)), torch.zeros(2))
+        Not measured of the layers found: 1 that did not run before the classifier, or hold it ('a').
+        >>> depth.names
+        ()
+    """
+
+    def __init__(
+        self, layers: Mapping[str, Layer], stack: Sequence[str], announce: Callable[[str], None]
+    ) -> None:
+        self._layers = layers
+        self._may_be_left_out = {name for name, layer in layers.items() if layer.is_found}
+        self.stack = list(stack)
+        self.left_out: dict[str, str] = {}
+        self._order: list[str] = []
+        self._put_out: dict[str, tuple[weakref.ref[Tensor], int | None]] = {}
+        self.has_looked = False
+        self._announce = announce
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Those that are measured, in the order in which they ran; as they were given before that."""
+        ran = [*self._order, *(name for name in self._layers if name not in self._order)]
+        return tuple(name for name in ran if name not in self.left_out)
+
+    def leaves_out(self, name: str, why: str) -> bool:
+        """Leave a layer out, if it was found and not named.
+
+        Args:
+            name: The layer.
+            why: A clause.
+
+        Returns:
+            Whether it is left out.
+        """
+        if name in self._may_be_left_out:
+            self.left_out[name] = why
+        return name in self.left_out
+
+    def repeats(self, name: str, x: Tensor, rows: Tensor, before: Mapping[str, Tensor]) -> bool:
+        """Leave a layer out that puts out the very tensor that a part of it has put out, unchanged.
+
+        Equal values alone say nothing: at first a block may add zeros to what it is given.
+
+        Args:
+            name: The layer.
+            x: What it has put out.
+            rows: What was made of that.
+            before: Those of the layers that have run.
+
+        Returns:
+            Whether it is left out.
+        """
+        if self.has_looked or self._layers[name].of_input:
+            return False
+        version = None if x.is_inference() else x._version
+        inside = [part for part in self._put_out if part.startswith(self._layers[name].path + ".")]
+        for part in inside:
+            reference, then = self._put_out[part]
+            same = reference() is x and version == then
+            # in inference mode, a change in place is seen by its values alone
+            if same and (version is not None or torch.equal(rows, before[part])):
+                return self.leaves_out(name, _REPEATS)
+        self._put_out[name] = weakref.ref(x), version
+        return False
+
+    def look(self, forward: Forward, labels: Tensor) -> None:
+        """Settle it by the first forward that counts; later ones change nothing. Waits for the device.
+
+        Args:
+            forward: What the forward has left.
+            labels: Of its batch.
+        """
+        if self.has_looked:
+            return
+        self.has_looked = True
+        self._put_out.clear()
+        self._order = [name for name in forward.layers if name in self._layers]
+        for name in sorted(self._may_be_left_out - self.left_out.keys()):
+            rows = forward.layers.get(name)
+            if rows is None:
+                self.left_out[name] = _NOT_BEFORE
+            elif rows.shape[:-1].numel() != labels.numel():
+                self.left_out[name] = _OTHER_ROWS
+        self._leave_unchained(forward)
+        self._may_be_left_out.clear()
+        if self.left_out:
+            listed = "; ".join(_listed(self.left_out))
+            self._announce(f"Not measured of the layers found: {listed}.")
+
+    def _leave_unchained(self, forward: Forward) -> None:
+        """Of what seems to be a linear head, what is one ends in the classifier."""
+        following = forward.features
+        for i, name in reversed(list(enumerate(self.stack))):
+            h, weight = forward.layers.get(name), forward.weights.get(name)
+            known = h is not None and weight is not None and following is not None
+            if not known or not is_chained(h, weight, following, forward.rounds):  # type: ignore[arg-type]
+                for before in self.stack[: i + 1]:
+                    self.leaves_out(before, _BEFORE_THE_HEAD)
+                del self.stack[: i + 1]
+                return
+            following = h
+
+
+def _listed(left_out: Mapping[str, str]) -> Iterable[str]:
+    for why in dict.fromkeys(left_out.values()):
+        names = [name for name, reason in left_out.items() if reason == why]
+        more = ", ..." if len(names) > 3 else ""
+        yield f"{len(names)} {why} ({', '.join(map(repr, names[:3]))}{more})"

@@ -1,0 +1,60 @@
+"""What is told of the places that are measured."""
+
+from collections.abc import Sequence
+
+from lightning_nc.watch.capture import Capture
+from lightning_nc.watch.stack import find_stack
+
+
+def features(capture: Capture) -> str:
+    """Where the feature is a module's output: by what the network is taken to decide."""
+    by = f"with W of {capture.classifier_name!r}; the network is taken to decide by W h + b, where "
+    by += "`predicted` does not say otherwise"
+    by = by if capture.linear is not None else "without a head"
+    return f"Neural collapse is measured at {capture.measured}, {by}."
+
+
+def silence(capture: Capture) -> str:
+    """Why no forward may have been seen, and what to do."""
+    if capture.feature is not None:
+        return (
+            f"Expected features={capture.feature.given!r} to run in a step, but its hook never fired. "
+            "Is it unused, or does a copy of the network run in its place (averaged weights)? Set "
+            "features to a module that runs."
+        )
+    name = f"{capture.classifier_name!r}" if capture.classifier_name else "any nn.Linear"
+    return (
+        f"Expected the forward of {name} to run in a step, but its hook never fired. Is it "
+        "unused, applied as a function (F.linear with its weight), called with its input as a "
+        "keyword, or does a copy of the network run in its place (averaged weights)? Was the "
+        "network, or another of its class, compiled and run before the Trainer started (call "
+        "torch._dynamo.reset() before each run, or set "
+        "torch._dynamo.config.skip_nnmodule_hook_guards = False before compiling)? Give the "
+        "dotted path of the layer that runs as `classifier`; of one that is applied as a function, "
+        "set features to the module whose output it is applied to as well."
+    )
+
+
+def head(capture: Capture, looked_for: Sequence[str]) -> str:
+    """Which layers make up the linear head.
+
+    Args:
+        capture: With a classifier that is known, and a head that a forward has settled.
+        looked_for: The layers that were taken for a part of it before the classifier was known.
+
+    Returns:
+        A sentence.
+
+    Raises:
+        ValueError: If the head ends in another classifier than was expected before it was known.
+    """
+    found = [layer.name for layer in find_stack(capture.modules, capture.classifier_name)]
+    if found != list(looked_for):
+        raise ValueError(
+            "Expected the linear head to end in the last nn.Linear of the network, but the classifier "
+            f"is {capture.classifier_name!r}. Set classifier={capture.classifier_name!r}, so that the "
+            "layers in front of it are measured."
+        )
+    paths = [capture.layers[name].path for name in capture.depth.stack]
+    listed = ", ".join(map(repr, [*paths, capture.classifier_name]))
+    return f"The linear head is M = {len(paths) + 1}: {listed}."

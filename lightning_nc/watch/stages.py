@@ -1,0 +1,72 @@
+"""The stages of one network: for each a recorder, and what it has come to."""
+
+from lightning_nc.stream.sync import Ranks
+from lightning_nc.tasks.task import Task
+from lightning_nc.values.evidence import Evidence
+from lightning_nc.values.recorded import Recorded
+from lightning_nc.values.stage import STAGES, Stage
+from lightning_nc.watch import explain
+from lightning_nc.watch.capture import Capture
+from lightning_nc.watch.layers import covariances_of
+from lightning_nc.watch.recorder import Recorder
+
+
+class Stages:
+    """Recorders by stage, made when they are asked for.
+
+    Args:
+        task: What the labels mean.
+        capture: Hooks on the network.
+        max_rows_per_batch: At most this many rows of a batch enter.
+
+    Raises:
+        ValueError: If a covariance is given for what is not measured.
+    """
+
+    def __init__(self, task: Task, capture: Capture, max_rows_per_batch: int | None) -> None:
+        self._task = task
+        self._capture = capture
+        self._max_rows = max_rows_per_batch
+        self._covariances = covariances_of(capture.layers.values(), task.settings.own_covariances)
+        self._recorders: dict[str, Recorder] = {}
+        self._evidence: dict[str, dict[str, Evidence]] = {}
+        self.silent: set[str] = set()  # there were labels, but no forward
+
+    def recorder(self, stage: Stage) -> Recorder:
+        """That of a stage."""
+        if stage.name not in self._recorders:
+            depth, layers = self._capture.depth, tuple(self._capture.layers)
+            self._recorders[stage.name] = Recorder(
+                self._task, layers, self._max_rows, self._covariances, tuple(self._capture.readers),
+                depth.stack, depth.left_out,
+            )  # fmt: skip
+        return self._recorders[stage.name]
+
+    def reset(self, stage: Stage) -> None:
+        """Start a stage anew."""
+        self.silent.discard(stage.name)
+        self.recorder(stage).reset()
+
+    def end(self, stage: Stage, ranks: Ranks | None) -> Recorded:
+        """The values of a stage; every rank has to call it.
+
+        Args:
+            stage: The stage.
+            ranks: Who merges; None: this rank alone.
+
+        Returns:
+            What it has come to.
+
+        Raises:
+            RankFailed: On all ranks, if one of them could not take part with its data.
+            RanksDiffer: On all ranks, if they measure different things.
+        """
+        known = {name: self._evidence[name] for name in stage.references if name in self._evidence}
+        measured, by_head = self._capture.measured, not stage.weights_move
+        recorded = self.recorder(stage).close(ranks, known, measured, by_head)
+        if any(stage.name in other.references for other in STAGES):
+            self._evidence[stage.name] = recorded.evidence
+        for kind, module in recorded.notices:
+            if kind == "empty" and stage.name in self.silent:
+                recorded.notices[kind, module] = explain.silence(self._capture)
+        return recorded
