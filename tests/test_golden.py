@@ -60,6 +60,9 @@ def test_every_golden_number_is_compared():
 def test_a_run_goes_on_from_a_checkpoint_that_an_older_version_has_written():
     saved, expected = (read("before.json")[key] for key in ("saved", "resumed"))
     run = golden.resumed(golden.FOLDER / "before.ckpt")
+    # where layers are measured, further keys have joined since
+    run["history"] = {k: v for k, v in run["history"].items() if not k.startswith("layer/")}
+    run["logged"] = {k: v for k, v in run["logged"].items() if not k.startswith("layer/")}
     before, after = saved["history"], run["history"]
     assert (saved["epochs"], run["epochs"]) == (2, 4)
     assert list(after) == list(before)
