@@ -50,7 +50,7 @@ def test_measuring_a_model_gives_what_the_callback_says_of_it(name):
         run = trainer([callback])
         run.validate(module, loader, verbose=False)
         found = measure(module.net, loader, layers=layers, num_classes=CLASSES)
-    logged = {k: float(v) for k, v in run.callback_metrics.items() if k.startswith("nc")}
+    logged = {k: float(v) for k, v in run.callback_metrics.items() if k in callback.history}
     expected = {key.replace("/val", "").replace("/net.", "/"): v for key, v in logged.items()}
     assert set(found.values) == set(expected)
     assert len(found.by_layer) > len(layers) - 1
