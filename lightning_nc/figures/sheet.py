@@ -27,8 +27,11 @@ from lightning_nc.values.history import History, Logged
 from lightning_nc.values.key import keys_in
 
 _COLUMNS = 3
+_MANY = 24  # panels: for more of them the sheet has one column more, and smaller titles
 _A4 = (8.27, 11.69)
 _HEAD, _ROW, _FOOT = 0.65, 1.5, 0.45  # inches
+_GAP = 0.38  # inches between two rows, for the numbers of the one and the title of the other
+_LINE = 0.11  # inches from one last value to the next
 _COUNTED = ("nc0/num_samples", "nc0/classes_seen")  # what a stage rests on: no curves
 
 _Rows = Sequence[Logged]
@@ -69,8 +72,8 @@ def summary(history: History, prefix: str = "") -> tuple[Figure, list[Axes]]:
     figure, axes = _sheet(len(curves))
     by_step = _epochs_repeat(curves)
     for axis, (measure, stages) in zip(axes, curves.items(), strict=True):
-        _panel(axis, measure, stages, classes, colors, by_step)
-    for axis in axes[-_COLUMNS:]:
+        _panel(axis, measure, stages, classes, colors, by_step, crowded=len(axes) > _MANY)
+    for axis in axes[-_columns(len(axes)) :]:
         axis.set_xlabel("optimizer step" if by_step else "epoch", fontsize=7)
     handles = [Line2D([], [], color=color, lw=2, label=stage) for stage, color in colors.items()]
     handles.append(Line2D([], [], color=GRAY, ls="--", lw=0.8, label="→ value at collapse"))
@@ -81,18 +84,24 @@ def summary(history: History, prefix: str = "") -> tuple[Figure, list[Axes]]:
     return figure, axes
 
 
+def _columns(count: int) -> int:
+    return min(_COLUMNS + (count > _MANY), max(2, count))
+
+
 def _sheet(count: int) -> tuple[Figure, list[Axes]]:
     """Panels by rows, with fixed margins: a layout engine takes seconds for this many texts."""
-    columns = min(_COLUMNS, max(2, count))
+    columns = _columns(count)
     rows = -(-count // columns)
     height = min(_A4[1], _HEAD + _FOOT + rows * _ROW)
-    width = columns * _A4[0] / _COLUMNS
+    width = columns * _A4[0] / max(_COLUMNS, columns)
+    pitch = (height - _HEAD - _FOOT) / rows
+    gap = max(_GAP, pitch / 3)
     figure = Figure(figsize=(width, height))
     grid = figure.subplots(
         rows, columns, squeeze=False,
         gridspec_kw={
-            "left": 0.5 / width, "right": 1 - 0.5 / width, "wspace": 0.55, "hspace": 0.5,
-            "bottom": _FOOT / height, "top": 1 - _HEAD / height,
+            "left": 0.5 / width, "right": 1 - 0.5 / width, "wspace": 0.55,
+            "bottom": _FOOT / height, "top": 1 - _HEAD / height, "hspace": gap / (pitch - gap),
         },
     )  # fmt: skip
     axes = list(grid.flat)
@@ -125,12 +134,13 @@ def _epochs_repeat(curves: Mapping[str, Mapping[str, _Rows]]) -> bool:
 
 def _panel(
     axis: Axes, measure: str, stages: Mapping[str, _Rows], classes: Mapping[str, int],
-    colors: Mapping[str, str], by_step: bool,
+    colors: Mapping[str, str], by_step: bool, crowded: bool,
 ) -> None:  # fmt: skip
     plain(axis, labelsize=6.5)
     text = at_collapse(measure)
     # a given height saves the search for one, which takes half of the time of drawing
-    axis.set_title(f"{measure} → {text}" if text else measure, fontsize=7.5, loc="left", y=1.0)
+    title = f"{measure} → {text}" if text else measure
+    axis.set_title(title, fontsize=6.2 if crowded else 7.5, loc="left", y=1.0, pad=4 if crowded else 6)
     axis.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
     values = {stage: finite(row.value for row in rows) for stage, rows in stages.items()}
     together = np.concatenate(list(values.values()))
@@ -168,6 +178,12 @@ def _ideal(axis: Axes, measure: str, num_classes: int | None) -> None:
         axis.axhline(ideal, color=GRAY, ls="--", lw=0.8, zorder=0)
 
 
+def _inches_high(axis: Axes) -> float:
+    figure = axis.get_figure(root=True)
+    assert figure is not None
+    return axis.get_position().height * figure.get_figheight()
+
+
 def _last_values(axis: Axes, last: list[tuple[float, str, str]]) -> None:
     """The last values at the right edge, moved apart where they would overlap."""
     limits = axis.get_ylim()
@@ -176,7 +192,8 @@ def _last_values(axis: Axes, last: list[tuple[float, str, str]]) -> None:
         [*limits, *(max(v, min(limits)) for v, _, _ in last)]
     )
     order = np.argsort(heights, kind="stable")
-    apart = 0.13
+    # in parts of the panel's height
+    apart = max(0.13, _LINE / _inches_high(axis))
     spots = np.clip([(heights[i] - low) / (high - low) for i in order], 0.0, 1.0)
     for i in range(1, len(spots)):
         spots[i] = max(spots[i], spots[i - 1] + apart)

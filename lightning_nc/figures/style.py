@@ -90,6 +90,27 @@ def cut(text: str, width: int) -> str:
     return text[: width // 2] + "…" + text[len(text) - (width - 1) // 2 :]
 
 
+def spread(count: int, most: int) -> list[int]:
+    """Which of a row of things to show where there is no room for all: evenly, the first and the last.
+
+    Args:
+        count: How many there are.
+        most: How many may be shown, at least two.
+
+    Returns:
+        Positions, whose distances differ by one at most.
+
+    Example:
+        >>> spread(5, 8), spread(13, 8)
+        ([0, 1, 2, 3, 4], [0, 2, 4, 6, 8, 10, 12])
+    """
+    if count <= most:
+        return list(range(count))
+    stride = -(-(count - 1) // (most - 1))
+    shown = (count - 1) // stride + 1
+    return [int(i) for i in np.linspace(0, count - 1, shown).round()]
+
+
 def number(value: float) -> str:
     """A value in a few characters.
 
@@ -143,6 +164,11 @@ def wants_log(values: Iterable[float]) -> bool:
 def log_axis(axis: Axes) -> None:
     """A logarithmic y axis with few ticks, and with some where it spans less than a decade."""
     axis.set_yscale("log")
+    few_log_ticks(axis)
+
+
+def few_log_ticks(axis: Axes) -> None:
+    """The ticks of a y axis that is logarithmic already, such as that of a bar of colors."""
     axis.yaxis.set_major_locator(LogLocator(numticks=5))
     axis.yaxis.set_minor_locator(NullLocator())  # dozens of ticks take most of the time of drawing
     low, high = axis.get_ylim()

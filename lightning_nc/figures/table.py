@@ -7,9 +7,12 @@ from typing import Any, Literal
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lightning_nc.figures.alignment import ALIGNMENTS, alignment
+from lightning_nc.figures.by_layer import SHARE, by_layer, logged
 from lightning_nc.figures.classes import class_profile
 from lightning_nc.figures.cosines import cosine_matrices
-from lightning_nc.figures.depth import depth_profile
+from lightning_nc.figures.depth import PANELS, depth_profile
+from lightning_nc.figures.depth_map import depth_map
 from lightning_nc.figures.inline import showable
 from lightning_nc.figures.plane import collapse_picture, largest_classes
 from lightning_nc.figures.sheet import summary
@@ -47,6 +50,10 @@ class Look:
         return [self.class_names[i] for i in evidence.all_classes.seen.nonzero().flatten().tolist()]
 
 
+def _always(history: History, look: Look) -> bool:
+    return True
+
+
 @dataclass(frozen=True)
 class Picture:
     """One line of the table.
@@ -60,6 +67,7 @@ class Picture:
         animated: Whether its frames become an animation over the run.
         takes_axes: Whether it can be drawn into given axes.
         min_classes: With fewer classes seen, it is left out.
+        shows: Whether a history has something for it to show; a picture of a run is left out if not.
     """
 
     name: str
@@ -69,6 +77,7 @@ class Picture:
     animated: bool = False
     takes_axes: bool = False
     min_classes: int = 2
+    shows: Callable[[History, Look], bool] = _always
 
     def suits(self, evidence: Evidence) -> bool:
         """Whether the evidence has all that it needs."""
@@ -147,13 +156,35 @@ def _depth(history: History, look: Look, ax: Axes | None) -> FigureAndAxes:
     return depth_profile(history, look.stage, look.layers, prefix=look.prefix)
 
 
+def _depth_map(history: History, look: Look, ax: Axes | None) -> FigureAndAxes:
+    return depth_map(history, look.stage, look.layers, prefix=look.prefix)
+
+
+def _alignment(history: History, look: Look, ax: Axes | None) -> FigureAndAxes:
+    return alignment(history, look.stage, look.layers, look.prefix)
+
+
+def _has_depth(history: History, look: Look) -> bool:
+    return bool(logged(history, PANELS, look.stage, look.layers, look.prefix))
+
+
+def _has_map(history: History, look: Look) -> bool:
+    return by_layer(history, SHARE, look.stage, look.layers, look.prefix).is_map
+
+
+def _has_alignment(history: History, look: Look) -> bool:
+    return bool(logged(history, ALIGNMENTS, look.stage, look.layers, look.prefix))
+
+
 _TABLE = (
     Picture("cosines", _cosines, needs=("means_frame",), takes_axes=True),
     Picture("plane", _plane, needs=("statistics", "sample"), animated=True, takes_axes=True),
     Picture("spectra", _spectra, needs=("statistics",), takes_axes=True),
     Picture("classes", _classes, needs=("statistics",)),
     Picture("summary", _summary, when="run"),
-    Picture("depth", _depth, when="layers"),
+    Picture("depth", _depth, when="layers", shows=_has_depth),
+    Picture("depth_map", _depth_map, when="layers", shows=_has_map),
+    Picture("alignment", _alignment, when="layers", shows=_has_alignment),
 )
 
 PICTURES: dict[str, Picture] = {picture.name: picture for picture in _TABLE}

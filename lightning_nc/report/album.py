@@ -69,8 +69,10 @@ class Album:
         stages = {"stage": [], "run": [""], "layers": stages_of(history, self._prefix)}
         for picture in list(PICTURES.values()):
             for stage in stages[picture.when] if layers or picture.when != "layers" else ():
-                figure, _ = picture.draw(history, replace(look, stage=stage), None)
-                yield str(self._key(picture.name, stage)), figure
+                of_stage = replace(look, stage=stage)
+                if picture.shows(history, of_stage):
+                    figure, _ = picture.draw(history, of_stage, None)
+                    yield str(self._key(picture.name, stage)), figure
 
     def animations(self) -> Iterator[tuple[str, bytes]]:
         """The collapse over the run, as GIFs, for each stage with at least two frames."""

@@ -27,7 +27,7 @@ def pictures():
     history = History()
     for epoch in range(EPOCHS):
         values = {}
-        for i, key in enumerate(MEASURES):
+        for i, key in enumerate(key for key, measure in MEASURES.items() if measure.default):
             for stage in ("train_online", "train", "val"):
                 value = math.exp(-epoch / (5 + i))
                 values[f"{key}/{stage}"] = value

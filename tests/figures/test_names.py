@@ -26,8 +26,14 @@ def of_named_classes():
 
 
 def history_of(layers):
-    values = {f"nc1/cdnv/val/{layer}": 0.5 + i for i, layer in enumerate(layers)}
-    return History().extended(0, 9, {**values, "nc1/cdnv/val": 0.2})
+    """With collapse at the last of them."""
+    measures = ("layer/within_share", "layer/subspace_alignment")
+    history = History()
+    for epoch in (0, 1):
+        values = {f"{m}/val/{layer}": 0.5 for m in measures for layer in layers}
+        values |= {f"{m}/val/{layers[-1]}": 0.01 for m in measures}
+        history = history.extended(epoch, epoch, {**values, **{f"{m}/val": 0.005 for m in measures}})
+    return history
 
 
 @pytest.mark.parametrize("name", OF_A_STAGE)
@@ -56,11 +62,24 @@ def test_classes_along_an_axis_and_above_a_panel_keep_their_names():
     assert sum(name in title for name in NAMES) == 3
 
 
-def test_layers_are_drawn_by_their_names():
-    figure, axes = PICTURES["depth"].draw(history_of(NAMES), Look(layers=NAMES, stage="val"), None)
-    drawn(figure)
-    labels = [label.get_text() for label in axes[0].get_xticklabels()]
-    assert labels == [*NAMES, "features"]
+@pytest.mark.parametrize("name", [name for name, p in PICTURES.items() if p.when == "layers"])
+def test_layers_are_drawn_by_their_names(name):
+    for last in (NAMES[1], NAMES[3]):  # whole and broken mathematics
+        layers = [*(n for n in NAMES if n != last), last]
+        figure, _ = PICTURES[name].draw(
+            history_of(layers), Look(layers=tuple(layers), stage="val"), None
+        )
+        drawn(figure)
+        for expected in layers:
+            assert expected in shown(figure).split("\n")
+        if name != "alignment":
+            told = {
+                "depth": f"below a tenth from {last} on",
+                "depth_map": f"begins (last epoch: {last})",
+            }
+            assert told[name] in shown(figure)
+        with_names = [text for text in figure.findobj(Text) if any(n in text.get_text() for n in NAMES)]
+        assert not any(text.get_parse_math() for text in with_names)
 
 
 @pytest.fixture

@@ -2,11 +2,12 @@
 
 import pytest
 from matplotlib.figure import Figure
-from support.drawings import drawn, run
+from support.drawings import drawn, run, through_layers
 from support.problems import evidence_of, gaussian_classes, problem, statistics_of
 
 from lightning_nc.figures import PICTURES, Look, draw
 from lightning_nc.functional import ClassEvidence
+from lightning_nc.values.history import History
 
 OF_A_STAGE = [name for name, picture in PICTURES.items() if picture.when == "stage"]
 
@@ -14,6 +15,7 @@ OF_A_STAGE = [name for name, picture in PICTURES.items() if picture.when == "sta
 def test_the_table_names_each_picture_once():
     assert all(name == picture.name for name, picture in PICTURES.items())
     assert OF_A_STAGE == ["cosines", "plane", "spectra", "classes"]
+    assert [*PICTURES][len(OF_A_STAGE) :] == ["summary", "depth", "depth_map", "alignment"]
     assert [name for name, picture in PICTURES.items() if picture.animated] == ["plane"]
 
 
@@ -70,6 +72,32 @@ def test_pictures_of_a_run_are_drawn_from_its_history(name):
     )
     assert figure.axes[0].has_data()
     drawn(figure)
+
+
+SHARE, ALIGNED = "layer/within_share", "layer/subspace_alignment"
+
+
+@pytest.mark.parametrize(
+    ("measures", "epochs", "shown"),
+    [
+        ([SHARE, ALIGNED], [0, 1], {"depth", "depth_map", "alignment"}),
+        ([SHARE], [0], {"depth"}),
+        (["nc1/cdnv"], [0, 1], {"depth"}),
+        ([f"{ALIGNED}_centered"], [0], {"alignment"}),
+        (["nc1/rank"], [0, 1], set()),
+        ([], [], set()),
+    ],
+)
+def test_a_picture_of_layers_is_drawn_where_it_has_something_to_show(measures, epochs, shown):
+    history = through_layers(["a"], epochs, measures, prefix="my/")
+    # of the classifier's input alone
+    history = history.extended(9, 99, {"my/nc1/cdnv/val": 0.5, f"my/{ALIGNED}/val": 0.5})
+    of_layers = {name: p for name, p in PICTURES.items() if p.when == "layers"}
+    look = Look(layers=("a",), stage="val", prefix="my/")
+    assert {name for name, p in of_layers.items() if p.shows(history, look)} == shown
+    other = Look(layers=("a",), stage="test", prefix="my/")
+    assert not [name for name, p in of_layers.items() if p.shows(history, other)]
+    assert PICTURES["summary"].shows(History(), Look())
 
 
 def test_the_classes_seen_keep_their_names():

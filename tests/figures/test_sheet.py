@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from support.drawings import STAGES, drawn, run
+from support.drawings import STAGES, collisions, drawn, run
 
 from lightning_nc import functional
 from lightning_nc.figures import (
@@ -137,3 +137,21 @@ def test_a_curve_that_ends_has_no_last_value_beside_it():
     figure, axes = summary(history)
     drawn(figure)
     assert {text.get_text() for text in axes[0].texts} == {"NaN", "0.2"}
+
+
+def test_no_texts_overlap_where_all_measures_are_logged_and_layers_have_no_panels():
+    figure, axes = summary(run(12, layers=("body.0.in", "body.1.in"), stages=STAGES[1:]))
+    assert len(axes) == len(MEASURES) - 2 > 40
+    assert collisions(figure) == []
+
+
+def test_few_measures_have_three_columns_and_many_four():
+    keys = [key for key in MEASURES if key not in ("nc0/num_samples", "nc0/classes_seen")]
+
+    def columns(count):
+        values = {f"{key}/val": 0.5 for key in keys[:count]}
+        return len(
+            {round(axis.get_position().x0, 3) for axis in summary(History().extended(0, 0, values))[1]}
+        )
+
+    assert [columns(count) for count in (1, 2, 3, 24, 25)] == [1, 2, 3, 3, 4]

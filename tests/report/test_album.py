@@ -85,6 +85,22 @@ def test_a_run_has_its_summary_and_where_layers_are_measured_their_depth_for_eac
     assert alone == ["mine/neural_collapse/summary"]
     layered = [key for key, _ in album.of_run(history, ["a"])]
     assert layered == [*alone, *(f"mine/neural_collapse/depth/{stage}" for stage in ("train", "val"))]
+    # in another stage no layer has a value
+    history = history.extended(3, 3, {"mine/nc1/cdnv/test": 0.1})
+    assert [key for key, _ in album.of_run(history, ["a"])] == layered
+
+
+def test_a_run_has_the_pictures_of_layers_that_have_something_to_show():
+    history = History()
+    for epoch in range(2):
+        keys = (
+            "layer/within_share/val/a",
+            "layer/within_share/val",
+            "layer/subspace_alignment/train/a",
+        )
+        history = history.extended(epoch, epoch, dict.fromkeys(keys, 0.5))
+    keys = [key.removeprefix("neural_collapse/") for key, _ in Album().of_run(history, ["a"])]
+    assert keys == ["summary", "depth/val", "depth_map/val", "alignment/train"]
 
 
 def test_frames_stay_in_bounds_and_evenly_over_the_run(monkeypatch):
