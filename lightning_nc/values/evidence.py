@@ -156,7 +156,7 @@ class ClassEvidence(Evidence):
 
     @cached_property
     def product(self) -> LinearClassifier | None:
-        """What a linear head makes of the features, for the classes seen; at its end, the classifier."""
+        """What a linear head makes of the features, for the classes seen; the classifier at its end."""
         return self.classifier if self.head_product is None else self._of_seen(self.head_product)
 
     def _of_seen(self, rows: LinearClassifier) -> LinearClassifier:
