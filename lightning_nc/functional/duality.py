@@ -4,6 +4,7 @@ Conventions: M holds the class means centered by the unweighted :math:`\mu_G`, o
 rows of W; W is taken as it is. With absent classes, both lose the same rows.
 """
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -40,7 +41,9 @@ def self_duality(statistics: ClassStatistics, classifier: LinearClassifier) -> F
         learning training".
     """
     weight, means = _matched(statistics, classifier)
-    return (unit(weight) - unit(means)).square().sum()
+    # in place: fresh memory for C x d numbers costs more than the arithmetic
+    difference = unit(weight).addcdiv_(means, means.norm(), value=-1)
+    return difference.square_().sum()
 
 
 def duality_etf_distance(
@@ -128,7 +131,8 @@ def duality_cosines(statistics: ClassStatistics, classifier: LinearClassifier) -
         tensor([1., 0.], dtype=torch.float64)
     """
     weight, means = _matched(statistics, classifier)
-    return (weight * means).sum(1) / (weight.norm(dim=1) * means.norm(dim=1))
+    products = torch.einsum("cd,cd->c", weight, means)
+    return products / (classifier.frame.norms * statistics.frame.norms)
 
 
 def bias_collapse(statistics: ClassStatistics, classifier: LinearClassifier) -> Float[Tensor, ""]:

@@ -29,6 +29,7 @@ def evaluate(measures: Iterable[Measure], evidence: Evidence) -> dict[str, Outco
 
     Example:
         >>> from lightning_nc import ClassStatistics
+        >>> from lightning_nc.functional import ClassEvidence, select
         >>> h = torch.tensor([[1.0, 0.0], [3.0, 0.0], [0.0, 5.0], [0.0, 5.0]])
         >>> stats = ClassStatistics.from_batch(h, torch.tensor([0, 0, 1, 1]), num_classes=2)
         >>> outcomes = evaluate(select(["nc1/cdnv", "nc2/means_*"]), ClassEvidence.of(stats))

@@ -13,6 +13,14 @@ from lightning_nc.values.precision import FLOAT32_EPS, float32_products_are_exac
 from lightning_nc.values.statistics import ClassStatistics
 
 _BLOCK_ENTRIES, _LEAST_ROWS = 2**20, 256
+_TILE = 1024
+"""Centers that rows meet at a time: of 50,000 at once, their products would go through memory."""
+
+_CANDIDATES = 8
+"""Nearest ones of more than a tile of centers, among which float64 decides where that is enough."""
+
+_GUESSED = 32  # with no more classes a guess spares nothing
+_LONG_PRODUCTS = 2**24  # of rows and all centers in float64, at a time
 
 
 def nearest_class_center(
@@ -47,7 +55,9 @@ def nearest_class_center(
 def _nearest(
     features: Float[Tensor, "B d"], statistics: ClassStatistics, guess: Int[Tensor, " B"] | None
 ) -> Int[Tensor, " B"]:
-    size = max(_LEAST_ROWS, _BLOCK_ENTRIES // max(statistics.means.shape))
+    size = max(
+        _LEAST_ROWS, _BLOCK_ENTRIES // max(min(_TILE, statistics.num_classes), statistics.num_features)
+    )
     known = statistics.of_seen_classes
     centers = _Float32Centers(known, most_rows=size) if _suits_float32(known) else _Centers(known)
     numbers = statistics.seen.nonzero().flatten()
@@ -76,14 +86,20 @@ class _Centers:
 
     def __init__(self, statistics: ClassStatistics) -> None:
         self._origin, self._centers = statistics.global_mean, statistics.centered_means
-        self._halves = self._centers.square().sum(1) / 2
+        self._halves = torch.einsum("cd,cd->c", self._centers, self._centers) / 2
 
     def nearest(
         self, rows: Float[Tensor, "B d"], guess: Int[Tensor, " B"] | None = None
     ) -> Int[Tensor, " B"]:
         """The number of the nearest center for each row."""
-        h = rows.to(self._origin.dtype) - self._origin
-        return (h @ self._centers.T - self._halves).argmax(1)
+        at_once = max(1, _LONG_PRODUCTS // len(self._centers))
+        parts = [
+            (h @ self._centers.T - self._halves).argmax(1) for h in self._around(rows).split(at_once)
+        ]
+        return torch.cat(parts)
+
+    def _around(self, rows: Float[Tensor, "B d"]) -> Float[Tensor, "B d"]:
+        return rows.to(self._origin.dtype) - self._origin
 
 
 class _Float32Centers(_Centers):
@@ -94,6 +110,7 @@ class _Float32Centers(_Centers):
         self._high = self._origin.float()
         self._low = (self._origin - self._high).float()
         self._short, self._short_halves = self._centers.float(), self._halves.float()
+        self._few = _CANDIDATES if len(self._centers) > _TILE else 2
         self._longest = (2 * self._halves.max()).sqrt()
         self._rounding = (self._centers.shape[1] + 8) * FLOAT32_EPS
         # memory that is used again: fresh memory costs more than the arithmetic
@@ -118,18 +135,42 @@ class _Float32Centers(_Centers):
         return chosen
 
     def _by_products(self, rows: Float[Tensor, "B d"], h: Float[Tensor, "B d"]) -> Int[Tensor, " B"]:
-        best = torch.addmm(-self._short_halves, h, self._short.T).topk(2)
-        chosen, lead = best.indices[:, 0], best.values[:, 0] - best.values[:, 1]
+        values, near = self._nearest_few(h)
+        chosen, behind = near[:, 0], values[:, :1] - values
         # by less than float32 may have rounded off nothing is decided, nor by NaN
-        sure = lead > 2 * self._rounding * self._longest * (h.norm(dim=1) + self._longest)
-        doubtful = (~sure).nonzero().flatten()
-        chosen[doubtful] = super().nearest(rows[doubtful])
+        rounded = 2 * self._rounding * self._longest * (h.norm(dim=1) + self._longest)
+        sure, among_few = behind[:, 1] > rounded, behind[:, -1] > rounded
+        few, many = (among_few & ~sure).nonzero().flatten(), (~among_few).nonzero().flatten()
+        chosen[few] = self._nearest_of(rows[few], near[few])
+        chosen[many] = super().nearest(rows[many])
         return chosen
+
+    def _nearest_few(self, h: Float[Tensor, "B d"]) -> tuple[Float[Tensor, "B k"], Int[Tensor, "B k"]]:
+        """By float32: the largest few of h'm - m'm/2, largest where m is nearest, and their m."""
+        values, numbers = [], []
+        for start in range(0, len(self._short), _TILE):
+            tile = slice(start, start + _TILE)
+            scores = torch.addmm(-self._short_halves[tile], h, self._short[tile].T)
+            found = scores.topk(min(self._few, scores.shape[1]))
+            values.append(found.values)
+            numbers.append(found.indices + start)
+        best = torch.cat(values, 1).topk(self._few)
+        return best.values, torch.cat(numbers, 1).gather(1, best.indices)
+
+    def _nearest_of(
+        self, rows: Float[Tensor, "B d"], candidates: Int[Tensor, "B k"]
+    ) -> Int[Tensor, " B"]:
+        """In float64, of a few centers for each row."""
+        candidates = candidates.sort(1).values  # the first one, of two that are equally near
+        products = (self._centers[candidates] @ self._around(rows)[:, :, None])[:, :, 0]
+        best = (products - self._halves[candidates]).argmax(1, keepdim=True)
+        return candidates.gather(1, best)[:, 0]
 
     def _half_way_to_the_next(self, statistics: ClassStatistics) -> Float[Tensor, " C"] | None:
         """What is nearer to a center than this is nearer to no other one, rounding allowed for."""
         frame = statistics.frame
-        if len(frame.sampled) < frame.num_vectors:
+        # to meet a few centers is less than to look at the own one alone
+        if len(frame.sampled) < frame.num_vectors or frame.num_vectors <= _GUESSED:
             return None
         next_one = frame.squared_distances.clone().fill_diagonal_(torch.inf).min(1).values
         eps = torch.finfo(self._centers.dtype).eps

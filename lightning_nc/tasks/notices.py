@@ -1,5 +1,6 @@
 """What to tell the user about the data: each kind of notice once, as a warning with its remedy."""
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -8,10 +9,15 @@ from torch import Tensor
 from lightning_nc.values.covariance import why_not_kept
 from lightning_nc.values.errors import summarize
 from lightning_nc.values.evidence import ClassEvidence
+from lightning_nc.values.frame import PAIRWISE_CLASSES
 from lightning_nc.values.outcome import Fate, Outcome
 from lightning_nc.values.sample import Tallies
 from lightning_nc.values.statistics import ClassStatistics
 
+_OF_ETF = (
+    "nc2/means_max_angle", "nc2/weights_max_angle", "nc2/means_etf_distance",
+    "nc2/weights_etf_distance", "nc3/duality_etf_distance",
+)  # fmt: skip
 _FATES = {Fate.NAN: "is NaN", Fate.LEFT_OUT: "left out", Fate.FEW_CLASSES: "left out"}
 
 
@@ -26,7 +32,7 @@ def notices(evidence: ClassEvidence, outcomes: Mapping[str, Outcome]) -> dict[st
         Texts by the kind of notice, so that each kind can be said once.
     """
     texts = {} if evidence.tallies is None else about_rows(evidence.tallies, evidence.all_classes)
-    texts |= _about_classes(evidence.all_classes)
+    texts |= _about_classes(evidence.all_classes) | _about_width(evidence.statistics, outcomes)
     if evidence.zero.dtype == torch.float32:
         texts["float32"] = (
             "This device has no float64: means and scatters are kept in float32, and NC1 loses digits "
@@ -152,13 +158,49 @@ def _about_classes(statistics: ClassStatistics) -> dict[str, str]:
             "Every class has a single sample: the within-class variability is 0 by construction, "
             "not by collapse. Measure more samples per class."
         )
-    if num_seen > statistics.num_features + 1:
-        texts["wide"] = (
-            f"{num_seen} classes in {statistics.num_features} features: a simplex ETF needs at "
-            f"least {num_seen - 1} features, so the etf_distance and max_angle keys cannot reach "
-            "0. nc2/means_log_distance_variation can be read here too."
-        )
     return texts
+
+
+def _about_width(statistics: ClassStatistics, outcomes: Mapping[str, Outcome]) -> dict[str, str]:
+    """A sentence on keys that compare with an ETF where it does not fit into the features."""
+    num_classes, width = statistics.num_classes, statistics.num_features
+    concerned = [key for key in outcomes if key in _OF_ETF and outcomes[key].fate is Fate.VALUE]
+    if num_classes <= width + 1 or not concerned:
+        return {}
+    least = least_etf_distance(num_classes, width)
+    has_distance = any(key.endswith("etf_distance") for key in concerned)
+    reach = f" (an etf_distance: no less than {least:.3g})" if has_distance and least else ""
+    return {
+        "wide": (
+            f"{num_classes} classes in {width} features: a simplex ETF needs at least "
+            f"{num_classes - 1} features, so {', '.join(concerned)} cannot reach 0{reach}. Read "
+            "nc2/means_log_distance_variation and nc3/uniform_duality instead."
+        )
+    }
+
+
+def least_etf_distance(num_classes: int, num_features: int) -> float:
+    r"""The least distance of a normalized Gram matrix of rank d to the ETF's.
+
+    A matrix of rank d and norm 1 comes nearest to :math:`T = (I - J/C) / \sqrt{C-1}` where it is T on d
+    of its eigenvectors, and 0 on the others: :math:`\sqrt{2 - 2 \sqrt{d/(C-1)}}`. Above 2,048 classes
+    likewise, for the part of T that a sample of 2,048 classes meets.
+
+    Args:
+        num_classes: C.
+        num_features: d.
+
+    Returns:
+        The distance; 0 where d vectors, or as many as are sampled, leave nothing over.
+
+    Example:
+        >>> f"{least_etf_distance(num_classes=10, num_features=4):.4f}"
+        '0.8165'
+    """
+    sampled = min(num_classes, PAIRWISE_CLASSES)
+    # the eigenvalues of I - J/C at k of C classes: 1, k - 1 times, and 1 - k/C
+    squares = sampled - 1 + (1 - sampled / num_classes) ** 2
+    return math.sqrt(max(0.0, 2 - 2 * math.sqrt(min(1.0, num_features / squares))))
 
 
 def _rows(count: Tensor) -> str:

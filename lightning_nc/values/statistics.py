@@ -280,7 +280,8 @@ class ClassStatistics:
     @cached_property
     def between_trace(self) -> Float[Tensor, ""]:
         r""":math:`\operatorname{tr} \Sigma_B`, with :math:`\Sigma_B = \frac1C \sum_c m_c m_c^\top`."""
-        return self.centered_means.square().sum() / self.num_classes
+        m = self.centered_means.flatten()
+        return m @ m / self.num_classes
 
     @property
     def within_covariance(self) -> Float[Tensor, "d d"]:

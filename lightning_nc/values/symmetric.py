@@ -52,5 +52,6 @@ def gram(rows: Float[Tensor, "C d"]) -> Float[Tensor, "C C"]:
     """
     whole = rows.new_empty(len(rows), len(rows))
     for i, j in panels(len(rows)):
-        whole[i, j] = rows[i] @ rows[j].T
-    return mirror_(whole)
+        # products of few rows with many take a fifth less time than those of many with few
+        whole[j, i] = rows[j] @ rows[i].T
+    return mirror_(whole.T).T

@@ -7,7 +7,9 @@ can be exported, except where it is compiled: hooks that come and go would compi
 """
 
 from collections.abc import Callable, Collection
+from dataclasses import replace
 
+import torch
 from torch import Tensor, nn
 
 from lightning_nc.watch import keep
@@ -24,8 +26,11 @@ from lightning_nc.watch.linear import LinearMap
 from lightning_nc.watch.parts import PartWatch
 from lightning_nc.watch.paths import modules_by_path, without_wrappers
 from lightning_nc.watch.places import Places
+from lightning_nc.watch.pools import choose_pool
 from lightning_nc.watch.stack import find_stack
 from lightning_nc.watch.weights import weight_reader
+
+_SHAPES = 1024  # for which the pools of layers are kept
 
 
 class Capture:
@@ -72,6 +77,7 @@ class Capture:
         self.layers = {each.name: each for each in stack} | named
         self.depth = Depth(self.layers, [each.name for each in stack], announce)
         self.readers = self._readers() if {"weight", "product"} & set(needs) else {}
+        self._with_pools: dict[tuple[str, torch.Size, torch.Size], Layer] = {}
         self._hooks = Hooks()
         self.is_sharded = not all(each.is_whole for each in self.maps.values())
         self._require_feature()
@@ -212,6 +218,30 @@ class Capture:
                 forward = batch.forwards[0]
             read = forward.parameters or kept or self.maps[forward.name].read()
             require_linear(forward, *read)
+
+    def with_pool(self, layer: Layer, x: Tensor, label_shape: torch.Size) -> Layer:
+        """A layer whose pool is "auto" with the one that it comes to, found once for each shape.
+
+        Args:
+            layer: The layer.
+            x: What was seen there.
+            label_shape: Of the batch's labels.
+
+        Returns:
+            The layer.
+
+        Raises:
+            ValueError: If it is not certain where the channels are.
+        """
+        if layer.pool != "auto" or x.ndim <= 2 or torch.compiler.is_compiling():
+            return layer
+        key = layer.name, x.shape, label_shape
+        if key not in self._with_pools:
+            if len(self._with_pools) >= _SHAPES:  # sequences of any length
+                self._with_pools.clear()
+            pool = choose_pool(layer, self.modules, x, label_shape)
+            self._with_pools[key] = replace(layer, pool=pool)
+        return self._with_pools[key]
 
     def take(self) -> tuple[list[Forward], Batch | None]:
         """Close the batch.

@@ -99,6 +99,7 @@ def keep_layer(capture: "Capture", batch: Batch, name: str, args: tuple[Any, ...
     layer = capture.layers[name]
     try:
         x = _tensor_of(layer, args, output, f"layer {layer.given!r}")
+        layer = capture.with_pool(layer, x, batch.label_shape)
         # pooled now: the next module may change the output in place
         rows = pooled(layer, capture.modules, x.detach(), batch.source, batch.label_shape)
     except ValueError:

@@ -35,7 +35,7 @@ def place_of(modules: Mapping[str, nn.Module], path: str, argument: str, pool: s
 
     Example:
         >>> place_of({"head": nn.Linear(2, 2)}, "head:in", "features", "auto")
-        Layer(name='head.in', path='head', pool='auto', of_input=True)
+        Layer(name='head.in', path='head', pool='auto', of_input=True, is_found=False)
     """
     require_pool(pool)
     path, of_input = _side(path, argument)

@@ -71,3 +71,30 @@ def test_duality_refuses_unseen_classes_and_other_shapes(function):
     narrow = LinearClassifier(torch.ones(10, 31))
     with pytest.raises(ValueError, match=r"shape of the class means, \(10, 32\), but got \(10, 31\)"):
         function(statistics_of(problem("random")), narrow)
+
+
+@pytest.mark.parametrize("apart", [1.0, 1e-6, 1e-13])
+def test_the_values_are_those_of_the_plain_formulas_also_near_0(apart):
+    generator = torch.Generator().manual_seed(0)
+    means = torch.randn(900, 40, generator=generator, dtype=torch.float64)
+    means -= means.mean(0)
+    weight = 3 * means + apart * torch.randn(900, 40, generator=generator, dtype=torch.float64)
+    statistics = collapsed(means)
+    m = statistics.centered_means
+    plain = (weight / weight.norm() - m / m.norm()).square().sum()
+    value = F.self_duality(statistics, LinearClassifier(weight))
+    assert float(value) == pytest.approx(float(plain), rel=1e-12, abs=0)
+    cosines = (weight * m).sum(1) / (weight.norm(dim=1) * m.norm(dim=1))
+    value = F.uniform_duality(statistics, LinearClassifier(weight))
+    assert float(value) == pytest.approx(float(cosines.std(correction=0)), rel=1e-9, abs=1e-14)
+
+
+def test_neither_the_classifier_nor_the_means_are_changed():
+    given = problem("random")
+    statistics, weight = statistics_of(given), given.classifier.weight.double()
+    classifier = LinearClassifier(weight.clone())
+    means = statistics.centered_means.clone()
+    for function in (F.self_duality, F.duality_etf_distance, F.uniform_duality, F.bias_collapse):
+        function(statistics, classifier)
+    assert torch.equal(classifier.weight, weight)
+    assert torch.equal(statistics.centered_means, means)

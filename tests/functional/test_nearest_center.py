@@ -120,12 +120,20 @@ def test_a_good_guess_spares_the_distances_to_all_other_centers(monkeypatch):
         nearest_center._Float32Centers, "_by_products",
         lambda self, rows, h: asked.append(len(rows)) or by_products(self, rows, h),
     )  # fmt: skip
-    given = gaussian_classes([20, 0, 20, 20], 16, spread=1e-3)
+    given = gaussian_classes([3, 0, *[4] * 40], 64, spread=1e-3)
     h, y, statistics = given.features, given.target, statistics_of(given)
     assert torch.equal(F.nearest_class_center(h, statistics, y), y)
     assert sum(asked) == 0
     assert torch.equal(F.nearest_class_center(h, statistics), y)
     assert sum(asked) == len(y)
+
+
+def test_of_few_classes_a_guess_is_not_looked_at(monkeypatch):
+    given = gaussian_classes([20, 0, 20, 20], 16, spread=1e-3)
+    y, statistics = given.target, statistics_of(given)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "index_select", None)
+        assert torch.equal(F.nearest_class_center(given.features, statistics, y), y)
 
 
 def test_centers_are_found_in_blocks(monkeypatch):
@@ -146,3 +154,77 @@ def test_autocast_changes_no_decision():
     plain = F.nearest_class_center(h, statistics)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(F.nearest_class_center(h, statistics), plain)
+
+
+def rows_near_ties(num_classes, width, together):
+    """Rows at the middle of two means, of which so many are within float32's rounding of each other."""
+    generator = torch.Generator().manual_seed(0)
+    means = torch.randn(num_classes, width, generator=generator, dtype=torch.float64)
+    means[:together] = means[0] + 1e-6 * means[:together]
+    order = torch.randperm(num_classes, generator=generator)
+    means = means[order]
+    tied = order.argsort()[:together]
+    noise = torch.randn(300, width, generator=generator, dtype=torch.float64)
+    rows = torch.cat([means[tied].mean(0) + 1e-6 * noise, means[:300] + 0.5 * noise])
+    return rows, means, ClassStatistics.from_batch(means, torch.arange(num_classes), num_classes)
+
+
+def too_far(rows, means, chosen):
+    """By how much, in squared distance, a chosen center is behind the nearest."""
+    squares = (rows[:, None] - means).square().sum(2)
+    return float((squares.gather(1, chosen[:, None])[:, 0] - squares.min(1).values).max())
+
+
+@pytest.mark.parametrize("tile", [1, 7, 64, 1024])
+@pytest.mark.parametrize("together", [2, 5, 30])
+def test_of_many_centers_the_nearest_is_that_of_float64_whatever_the_tile(monkeypatch, together, tile):
+    monkeypatch.setattr(nearest_center, "_TILE", tile)
+    rows, means, statistics = rows_near_ties(400, 12, together)
+    chosen = F.nearest_class_center(rows, statistics)
+    assert too_far(rows, means, chosen) < 1e-13
+    assert (
+        too_far(
+            rows, means, (rows.float() @ means.float().T - means.float().square().sum(1) / 2).argmax(1)
+        )
+        > 1e-13
+    )
+
+
+@pytest.mark.parametrize(
+    ("together", "among_few", "among_all"), [(2, 300, 0), (7, 300, 0), (8, 0, 300), (30, 0, 300)]
+)
+def test_in_doubt_float64_decides_among_few_centers_where_no_other_can_be_nearest(
+    monkeypatch, together, among_few, among_all
+):
+    """Eight candidates hold the nearest only if the last of them is clearly behind."""
+    monkeypatch.setattr(nearest_center, "_TILE", 100)
+    few, many = [], []
+    of_few, of_all = nearest_center._Float32Centers._nearest_of, nearest_center._Centers.nearest
+    monkeypatch.setattr(
+        nearest_center._Float32Centers, "_nearest_of",
+        lambda self, rows, near: few.append(len(rows)) or of_few(self, rows, near),
+    )  # fmt: skip
+    monkeypatch.setattr(
+        nearest_center._Centers, "nearest",
+        lambda self, rows: many.append(len(rows)) or of_all(self, rows),
+    )  # fmt: skip
+    rows, means, statistics = rows_near_ties(400, 12, together)
+    chosen = F.nearest_class_center(rows[:300], statistics)
+    assert too_far(rows[:300], means, chosen) < 1e-13
+    assert (sum(few), sum(many)) == (among_few, among_all)
+
+
+def test_rows_without_a_number_are_given_some_class():
+    rows, _, statistics = rows_near_ties(400, 12, 2)
+    rows[::2] = torch.nan
+    chosen = F.nearest_class_center(rows, statistics)
+    assert 0 <= int(chosen.min()) <= int(chosen.max()) < 400
+    assert torch.equal(chosen[1::2], F.nearest_class_center(rows[1::2], statistics))
+
+
+def test_equally_near_centers_in_two_tiles_leave_the_first(monkeypatch):
+    monkeypatch.setattr(nearest_center, "_TILE", 3)
+    places = [-10, 10, 11, -11, -1, 12, -12, 13, -13, 14, 1, -14]
+    means = torch.tensor(places, dtype=torch.float64)[:, None]
+    statistics = ClassStatistics.from_batch(means, torch.arange(12), 12)
+    assert F.nearest_class_center(torch.zeros(1, 1), statistics).tolist() == [4]
