@@ -147,7 +147,7 @@ FAULTS = (
     ),
     Fault(
         "decisions of an epoch that moves its weights are those of its last W",
-        "watch/watch.py",
+        "watch/stages.py",
         "by_head = self._capture.measured, not stage.weights_move",
         "by_head = self._capture.measured, True",
         ("tests/test_models_doc.py", "-k", "Parameter"),

@@ -14,10 +14,11 @@ from functools import lru_cache
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from lightning_nc.functional.geometry import unit
 from lightning_nc.values.errors import UndefinedMeasure
-from lightning_nc.values.precision import accumulator_dtype
+from lightning_nc.values.precision import FLOAT32_EPS, accumulator_dtype
 from lightning_nc.values.statistics import ClassStatistics
 from lightning_nc.values.symmetric import gram
 
@@ -48,6 +49,8 @@ def stable_rank(weight: Float[Tensor, "out in"]) -> Float[Tensor, ""]:
         Rudelson & Vershynin (2007), "Sampling from large matrices".
     """
     weight = _of_full_precision(weight)
+    if bool(weight.isnan().any()):
+        return weight.sum()
     rows = unit(weight if len(weight) <= weight.shape[1] else weight.T)
     return 1 / torch.linalg.eigvalsh(gram(rows))[-1]
 
@@ -64,10 +67,10 @@ def subspace_alignment(
 
     Conventions: the paper takes means that are not centered and r = C; one of these directions is then
     the global mean's. Centered means with r = C - 1 behave better. The rank is lowered to what there
-    is: at most the outputs, the inputs, and C (centered: C - 1). Where a matrix has a lower rank than
-    r, the directions that it lacks are arbitrary. Range ``[0, 1]``, 1 at collapse; chance is far from
-    0: see :func:`subspace_chance`. Invariant under rotation and scaling; centered, under translation,
-    too. Costs a singular value decomposition of the weight.
+    is: at most C (centered: C - 1), and the numerical rank of W and of the means, beyond which
+    directions are arbitrary: 1 for the single row of a binary head. Range ``[0, 1]``, 1 at collapse;
+    chance is far from 0: see :func:`subspace_chance`. Invariant under rotation and scaling; centered,
+    under translation, too. Costs a singular value decomposition of the weight.
 
     Args:
         weight: W.
@@ -79,8 +82,7 @@ def subspace_alignment(
         The average cosine, a float64 scalar; NaN if the means, as they are compared, are zero.
 
     Raises:
-        UndefinedMeasure: If the weight is zero or of another width than the means.
-        ValueError: If no direction is left to compare.
+        ValueError: If no direction was asked for.
 
     Example:
         >>> tilted = torch.tensor([[3.0, 0.0, 0.0], [0.0, 0.75**0.5, 0.5]])  # the second by 30 degrees
@@ -91,14 +93,9 @@ def subspace_alignment(
         Rangamani et al. (2023), "Feature learning in deep classifiers through intermediate neural
         collapse".
     """
-    weight, means = _of_full_precision(weight), means.detach().to(accumulator_dtype(means.device))
-    _require_width(weight, means.shape[1])
-    r = _comparable(rank, weight, len(means), centered)
-    compared = means - means.mean(0) if centered else means
-    if not bool(compared.any()):
-        return torch.full_like(means[0, 0], torch.nan)
-    of_weight = torch.linalg.svd(weight, full_matrices=False).Vh[:r]
-    of_means = torch.linalg.svd(compared, full_matrices=False).Vh[:r]
+    of_weight, of_means = _subspaces(weight, means, rank, centered)
+    if not len(of_weight):
+        return torch.full_like(of_means.sum(), torch.nan)
     return torch.linalg.svdvals(of_weight @ of_means.T).mean().clamp(max=1)
 
 
@@ -141,10 +138,6 @@ def subspace_alignment_of(
 
     Returns:
         The average cosine, a float64 scalar.
-
-    Raises:
-        UndefinedMeasure: If the weight is zero, or the features are pooled to another width.
-        ValueError: If a class has no sample.
     """
     statistics.require_all_seen()
     return subspace_alignment(weight, statistics.means, statistics.num_classes)
@@ -161,10 +154,6 @@ def subspace_alignment_centered_of(
 
     Returns:
         The average cosine, a float64 scalar.
-
-    Raises:
-        UndefinedMeasure: If the weight is zero, or the features are pooled to another width.
-        ValueError: If a class has no sample, or there is one class only.
     """
     statistics.require_all_seen()
     return subspace_alignment(weight, statistics.means, statistics.num_classes - 1, centered=True)
@@ -181,9 +170,6 @@ def subspace_chance_of(
 
     Returns:
         The expectation, a float64 scalar.
-
-    Raises:
-        UndefinedMeasure: If the weight is zero, or the features are pooled to another width.
     """
     return _chance_of(statistics, weight, centered=False)
 
@@ -199,10 +185,6 @@ def subspace_chance_centered_of(
 
     Returns:
         The expectation, a float64 scalar.
-
-    Raises:
-        UndefinedMeasure: If the weight is zero, or the features are pooled to another width.
-        ValueError: If there is one class only.
     """
     return _chance_of(statistics, weight, centered=True)
 
@@ -259,11 +241,10 @@ def weights_means_angle(
 
 
 def _of_full_precision(weight: Float[Tensor, "out in"]) -> Float[Tensor, "out in"]:
-    """The weight in float64, if there is anything in it."""
+    """The weight in float64; NaN where there is nothing in it, or no number."""
     weight = weight.detach().to(accumulator_dtype(weight.device))
-    if not bool(weight.any()):
-        raise UndefinedMeasure("the weight is zero")
-    return weight
+    is_known = bool(weight.any()) and bool(weight.isfinite().all())
+    return weight if is_known else torch.full_like(weight, torch.nan)
 
 
 def _require_width(weight: Float[Tensor, "out in"], num_features: int) -> None:
@@ -274,25 +255,51 @@ def _require_width(weight: Float[Tensor, "out in"], num_features: int) -> None:
         )
 
 
-def _comparable(rank: int, weight: Float[Tensor, "out in"], num_classes: int, centered: bool) -> int:
-    """The rank, lowered to what there is."""
-    r = min(rank, *weight.shape, num_classes - 1 if centered else num_classes)
-    if r < 1:
+def _subspaces(
+    weight: Float[Tensor, "out in"], means: Float[Tensor, "C d"], rank: int, centered: bool
+) -> tuple[Float[Tensor, "r d"], Float[Tensor, "r d"]]:
+    """Bases of those that are compared, of as many directions as both have; none of a zero weight."""
+    if rank < 1:
         raise ValueError(
-            "Expected at least one direction to compare, but got "
-            f"rank = {rank} for {num_classes} classes{' with centered means' if centered else ''}. A "
-            "single centered mean is zero: are there two classes?"
+            f"Expected at least one direction to compare, but got rank = {rank}. A single centered "
+            "mean is zero: are there two classes?"
         )
-    return r
+    _require_width(weight, means.shape[1])
+    means = means.detach().to(accumulator_dtype(means.device))
+    values, of_weight = _right_singular_vectors(weight)
+    least = FLOAT32_EPS * means.norm()
+    compared = means - means.mean(0) if centered else means
+    sizes, of_means = torch.linalg.svd(compared, full_matrices=False)[1:]
+    most = len(means) - 1 if centered else len(means)
+    r = min(rank, most, len(values), int((sizes > least).sum()))
+    return of_weight[:r], of_means[:r]
+
+
+def _right_singular_vectors(
+    weight: Float[Tensor, "out in"],
+) -> tuple[Float[Tensor, " k"], Float[Tensor, "k in"]]:
+    """Those singular values that rounding to float32 cannot make, and their vectors, kept with W."""
+    version = None if weight.is_inference() else weight._version
+    kept = _DECOMPOSED.get(weight)
+    if kept is None or version is None or kept[0] != version:
+        whole = _of_full_precision(weight)
+        if bool(whole.isnan().any()):
+            return whole[:0, 0], whole[:0]
+        _, values, vectors = torch.linalg.svd(whole, full_matrices=False)
+        counted = values > max(weight.shape) * FLOAT32_EPS * values[0]
+        kept = _DECOMPOSED[weight] = version, values[counted], vectors[counted]
+    return kept[1:]
+
+
+_DECOMPOSED: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 
 def _chance_of(
     statistics: ClassStatistics, weight: Float[Tensor, "out in"], centered: bool
 ) -> Float[Tensor, ""]:
-    _require_width(_of_full_precision(weight), statistics.num_features)
-    num_classes = statistics.num_classes
-    r = _comparable(num_classes, weight, num_classes, centered)
-    return statistics.means.new_tensor(subspace_chance(statistics.num_features, r))
+    asked = statistics.num_classes - centered
+    r = len(_subspaces(weight, statistics.means, asked, centered)[0])
+    return statistics.means.new_tensor(subspace_chance(statistics.num_features, r) if r else torch.nan)
 
 
 @lru_cache(maxsize=256)

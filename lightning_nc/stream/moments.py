@@ -22,11 +22,10 @@ and so is this one: the weight w of e solves :math:`k w^2 - 2 (n + k) w + (n + k
 factor in the place of two, is symmetric, and cannot be negative.
 
 A class that has no sample yet is measured from its first row in place of its mean, which changes
-nothing: its q are the rows less their own mean. In the first piece of a stage, where all classes are
-new, it is a rough mean of its rows there. So r is small from the first row on, and float32 will do for
-all that is done with rows; their products are taken in a unit that goes with the largest r, so that
-float32 holds the squares of rows of any size. Nothing here waits for the device, and nothing of the
-size C x d is allocated.
+nothing: its q are the rows less their own mean. So r is small from the first row on, and float32 will
+do for all that is done with rows; their products are taken in a unit that goes with the largest r, so
+that float32 holds the squares of rows of any size. Nothing here waits for the device, and nothing of
+the size C x d is allocated.
 """
 
 from typing import NamedTuple
@@ -40,7 +39,7 @@ from lightning_nc.stream.products import Products, add_symmetric_product_, unit_
 
 _OUTER_ENTRIES = 2**24
 _WIDE_ENTRIES = 2**19  # of rows in float64, which stay in a cache
-_FIRST_ROWS = 16
+_FIRST_ROWS, _GROWTH = 16, 15
 
 
 class Moments(NamedTuple):
@@ -83,13 +82,10 @@ def add_rows_(
     most = max(1, entries_at_once(features.device) // max(1, features.shape[1]))
     start = 0
     while start < len(features):
-        before = rows_before + start
         # a mean of few rows is far from that of many: at first, what is measured from it stays few
-        stop = start + (min(most, max(_FIRST_ROWS, 3 * before)) if before else most)
+        stop = start + min(most, max(_FIRST_ROWS, _GROWTH * (rows_before + start)))
         rows = slice(start, stop)
-        _add_chunk_(
-            moments, features[rows], target[rows], valid[rows], scratch, products, is_first=not before
-        )
+        _add_chunk_(moments, features[rows], target[rows], valid[rows], scratch, products)
         start = stop
 
 
@@ -131,17 +127,15 @@ def _add_chunk_(
     valid: Bool[Tensor, " B"],
     scratch: Scratch,
     products: Products | None,
-    is_first: bool,
 ) -> None:
-    n, mu, slots = moments.counts, moments.means, _slots(y, valid, num_classes=len(moments.counts))
+    n, mu = moments.counts, moments.means
     dtype = mu.dtype if x.dtype == mu.dtype else torch.float32
+    slots = _slots(y, valid, num_classes=len(n))
     before = n[slots.label]
     n.index_add_(0, y, valid.to(n.dtype))
     after = n[slots.label]
-    is_new = slots.used & (before == 0)
-    first = _first_rows(x, slots, is_new, dtype, scratch)
-    if is_first:
-        first += keep_rows_(_rough_means(x, slots, first, valid, after, scratch), is_new)
+
+    first = _first_rows_of_new_classes(x, slots, before, dtype, scratch)
     step = scratch("step", first, mu.dtype).copy_(first)
     start = torch.index_select(mu, 0, slots.label, out=scratch("start", first, mu.dtype)).add_(step)
 
@@ -157,7 +151,8 @@ def _add_chunk_(
     e.addcmul_(rest, (total - old) * slots.used[:, None], value=-1).div_(total)
     mu.index_add_(0, slots.label, step.add_(e))
 
-    unit, share = _unit(r, products), 1 / (1 + (old / total).sqrt())
+    unit = _unit(r, products)
+    share = 1 / (1 + (old / total).sqrt())
     shift = rest.addcmul_(e, share).div_(unit).neg_()
     shift = keep_rows_(near.copy_(shift), slots.used)
     q = torch.index_select(shift, 0, slots.of_row, out=scratch("q", x, dtype))
@@ -165,31 +160,17 @@ def _add_chunk_(
     _add_products_(moments, y, q, unit.to(mu.dtype), products, memory=r)
 
 
-def _first_rows(
+def _first_rows_of_new_classes(
     x: Float[Tensor, "B d"],
     slots: "_Slots",
-    is_new: Bool[Tensor, " K"],
+    before: Int[Tensor, " K"],
     dtype: torch.dtype,
     scratch: Scratch,
 ) -> Float[Tensor, "K d"]:
-    """Where a new class starts; 0 for the others."""
+    """A new class starts at its first row; 0 for the others."""
+    is_new = slots.used & (before == 0)
     first = torch.index_select(x, 0, slots.first, out=scratch("first", x[: len(is_new)], x.dtype))
     return keep_rows_(first.to(dtype), is_new)
-
-
-def _rough_means(
-    x: Float[Tensor, "B d"],
-    slots: "_Slots",
-    first: Float[Tensor, "K d"],
-    valid: Bool[Tensor, " B"],
-    after: Int[Tensor, " K"],
-    scratch: Scratch,
-) -> Float[Tensor, "K d"]:
-    """What the rows of each slot are away from their first one, on average."""
-    r = torch.index_select(first, 0, slots.of_row, out=scratch("r", x, first.dtype))
-    r = keep_rows_(torch.sub(x, r, out=r), valid)
-    sums = torch.zeros_like(first).index_add_(0, slots.of_row, r)
-    return sums / after.clamp(min=1)[:, None]
 
 
 def _unit(r: Float[Tensor, "B d"], products: Products | None) -> Float[Tensor, ""]:

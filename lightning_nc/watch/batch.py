@@ -20,7 +20,7 @@ class Forward:
         features: The classifier's input, or that output, with the features last.
         predicted: The network's decision per row.
         layers: Pooled outputs of further modules, by their names.
-        weights: Copies of the weights that inputs of further modules have met, by their names.
+        carried: Those of the layers that ran before an earlier forward of the batch, and not since.
         parameters: A copy of its weight and bias, where they are not kept for the stage at once.
         output: What it has put out, until that is looked into.
         shape: Of its output.
@@ -34,7 +34,7 @@ class Forward:
     features: Tensor | None = None
     predicted: Tensor | None = None
     layers: dict[str, Tensor] = field(default_factory=dict)
-    weights: dict[str, Tensor] = field(default_factory=dict)
+    carried: frozenset[str] = frozenset()
     parameters: tuple[Tensor, Tensor | None] | None = None
     output: Tensor | None = None
     shape: tuple[int, ...] = ()
@@ -52,7 +52,8 @@ class Batch:
         labels: As the data loader gave them, less those that a mask leaves out.
         source: What the data loader has yielded.
         keeps: Where W is copied in a forward; None: it is known already.
-        wants_weights: Whether the weights that inputs of layers meet are copied as well.
+        wanted: The layers of which the weight is copied that their input meets.
+        weights: These copies, by layer.
         rows: How many rows the classifier may have, where which layer it is has still to be found.
         is_trained: Whether a backward may follow, which keeps what it needs.
         is_first: Whether training has not begun: what is seen once is looked at.
@@ -70,7 +71,8 @@ class Batch:
     labels: Tensor
     source: Any = None
     keeps: KeptClassifier | None = None
-    wants_weights: bool = False
+    wanted: frozenset[str] = frozenset()
+    weights: dict[str, Tensor] = field(default_factory=dict)
     rows: Rows | None = None
     is_trained: bool = True
     is_first: bool = False

@@ -6,10 +6,8 @@ raise nothing, so that training does not notice them. Between batches they are a
 can be exported, except where it is compiled: hooks that come and go would compile it anew.
 """
 
-from collections.abc import Callable, Collection
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable
 
-import torch
 from torch import Tensor, nn
 
 from lightning_nc.watch import keep
@@ -21,16 +19,14 @@ from lightning_nc.watch.dropout import DropoutWatch
 from lightning_nc.watch.find_map import find_maps
 from lightning_nc.watch.graph import last_maps
 from lightning_nc.watch.hook import Hook, Hooks, is_compiled
-from lightning_nc.watch.layers import Layer, find_layers, place_of
+from lightning_nc.watch.layers import Layer, drops, find_layers, place_of
 from lightning_nc.watch.linear import LinearMap
 from lightning_nc.watch.parts import PartWatch
 from lightning_nc.watch.paths import modules_by_path, without_wrappers
 from lightning_nc.watch.places import Places
-from lightning_nc.watch.pools import choose_pool
+from lightning_nc.watch.pools import ChosenPools
 from lightning_nc.watch.stack import find_stack
 from lightning_nc.watch.weights import weight_reader
-
-_SHAPES = 1024  # for which the pools of layers are kept
 
 
 class Capture:
@@ -70,28 +66,34 @@ class Capture:
         if places.features is not None:
             path = without_wrappers(places.features)
             self.feature = place_of(self.modules, path, "features", places.pool)
+        self.named = name  # by the user, or by an earlier run
         self.is_settled = name is not None or not has_head
         self._trained = frozenset(id(p) for p in root.parameters() if p.requires_grad)
-        stack = find_stack(self.modules, name) if "product" in needs else []
-        named = {each.name: each for each in find_layers(self.modules, places.layers, places.pool)}
-        self.layers = {each.name: each for each in stack} | named
-        self.depth = Depth(self.layers, [each.name for each in stack], announce)
-        self.readers = self._readers() if {"weight", "product"} & set(needs) else {}
-        self._with_pools: dict[tuple[str, torch.Size, torch.Size], Layer] = {}
-        self._hooks = Hooks()
+        head = find_stack(self.modules, name) if "product" in needs and has_head else []
+        named = find_layers(self.modules, places.layers, places.pool)
+        self.layers = {each.name: each for each in (*head, *named)}
+        stack, asked = [each.name for each in head], {each.name for each in named}
+        self.depth = Depth(self.layers, stack, announce, {*stack} - asked, self._may_drop())
+        self.readers = self._readers(self.layers if "weight" in needs else stack)
+        self.pools, self._hooks = ChosenPools(self.modules), Hooks()
         self.is_sharded = not all(each.is_whole for each in self.maps.values())
         self._require_feature()
         self._stay = is_compiled(self.modules.values()) or is_compiled(root.modules())
         self.dropout, self.part = DropoutWatch(), PartWatch()
         self.batch: Batch | None = None
-        self.has_fired = False
-        self.holds_errors = False
+        self.has_fired = self.holds_errors = False
         if self._stay:
             self.attach()
 
-    def _readers(self) -> dict[str, Callable[[], Tensor]]:
+    def _may_drop(self) -> list[str]:
+        """The layers that hold a Dropout, which in eval mode hands on what it is given."""
+        parts = ((n, self.modules[each.path].modules()) for n, each in self.layers.items())
+        return [name for name, inside in parts if any(map(drops, inside))]
+
+    def _readers(self, names: Iterable[str]) -> dict[str, Callable[[], Tensor]]:
         """What reads the weights that the inputs of layers meet."""
-        found = {n: weight_reader(each, self.modules[each.path]) for n, each in self.layers.items()}
+        layers = [self.layers[name] for name in names]
+        found = {each.name: weight_reader(each, self.modules[each.path]) for each in layers}
         return {name: reader for name, reader in found.items() if reader is not None}
 
     def _require_feature(self) -> None:
@@ -114,6 +116,8 @@ class Capture:
         if len(self._hooks):
             self._hooks.wake()
             return
+        for name in self.readers:  # the forward is complete once the classifier's hooks have run
+            self._add_hook(self.layers[name].path, name, False, keep.keep_input_weight)
         if self.feature is not None:
             self._add_hook(
                 self.feature.path, self.feature.name, self.feature.of_input, keep.keep_feature
@@ -127,8 +131,6 @@ class Capture:
                 self._add_hook(name, name, False, keep.keep_decisions)
         for name, layer in self.layers.items():
             self._add_hook(layer.path, name, layer.of_input, keep.keep_layer)
-        for name in self.readers:
-            self._add_hook(self.layers[name].path, name, False, keep.keep_input_weight)
 
     def _add_hook(self, path: str, name: str, before: bool, kept: Callable[..., None]) -> None:
         module = self.modules[path]
@@ -188,9 +190,13 @@ class Capture:
         mine = [forward for forward in batch.forwards if forward.name == name]
         for forward in mine:
             keep.read_output(self, batch, forward)
-            # what has run after the classifier is no part of its next forward
-            forward.layers = {n: rows for n, rows in forward.layers.items() if n in mine[0].layers}
-            forward.weights = {n: w for n, w in forward.weights.items() if n in mine[0].layers}
+            # what has run after the classifier is no part of its next forward; where all of them count,
+            # a layer that has run once counts once
+            again = self.forwards in ("all", "concat") and forward is not mine[0]
+            later = forward.layers.keys() - mine[0].layers.keys() | (
+                forward.carried if again else set()
+            )
+            forward.layers = {n: rows for n, rows in forward.layers.items() if n not in later}
         self.require_linear(next(f for f in reversed(batch.forwards) if f.name == name), batch)
         self._hooks.remove()
         self.maps, self.is_settled = {name: self.maps[name]}, True
@@ -218,30 +224,6 @@ class Capture:
                 forward = batch.forwards[0]
             read = forward.parameters or kept or self.maps[forward.name].read()
             require_linear(forward, *read)
-
-    def with_pool(self, layer: Layer, x: Tensor, label_shape: torch.Size) -> Layer:
-        """A layer whose pool is "auto" with the one that it comes to, found once for each shape.
-
-        Args:
-            layer: The layer.
-            x: What was seen there.
-            label_shape: Of the batch's labels.
-
-        Returns:
-            The layer.
-
-        Raises:
-            ValueError: If it is not certain where the channels are.
-        """
-        if layer.pool != "auto" or x.ndim <= 2 or torch.compiler.is_compiling():
-            return layer
-        key = layer.name, x.shape, label_shape
-        if key not in self._with_pools:
-            if len(self._with_pools) >= _SHAPES:  # sequences of any length
-                self._with_pools.clear()
-            pool = choose_pool(layer, self.modules, x, label_shape)
-            self._with_pools[key] = replace(layer, pool=pool)
-        return self._with_pools[key]
 
     def take(self) -> tuple[list[Forward], Batch | None]:
         """Close the batch.

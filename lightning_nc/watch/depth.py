@@ -1,7 +1,7 @@
 """Which of the layers that nobody has named are measured, and in which order they run."""
 
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from lightning_nc.watch.paths import Layer
 from lightning_nc.watch.stack import is_chained
 
 NO_ROWS = "of which it is not certain how they become rows"
-_OTHER_ROWS = "with other rows than there are labels"
+OTHER_ROWS = "with other rows than there are labels"
 _NOT_BEFORE = "that did not run before the classifier, or hold it"
 _REPEATS = "that put out what a part of them has put out"
 _BEFORE_THE_HEAD = "whose product is not what the next layer of the linear head is given"
@@ -24,23 +24,34 @@ class Depth:
         layers: By name.
         stack: Those that seem to make up a linear head with the classifier, in their order.
         announce: Told what is left out.
+        only_in_stack: Those that nobody has asked for otherwise.
+        may_drop: Those that hand on what a part of them has put out in eval mode alone.
 
     Example:
         >>> depth = Depth({"a": Layer("a", "a", "auto", is_found=True)}, (), print)
-        >>> depth.look(Forward(features=torch.ones(2, 3)), torch.zeros(2))
+        >>> depth.look(Forward(features=torch.ones(2, 3)), torch.zeros(2), {})
         Not measured of the layers found: 1 that did not run before the classifier, or hold it ('a').
         >>> depth.names
         ()
     """
 
     def __init__(
-        self, layers: Mapping[str, Layer], stack: Sequence[str], announce: Callable[[str], None]
+        self,
+        layers: Mapping[str, Layer],
+        stack: Sequence[str],
+        announce: Callable[[str], None],
+        only_in_stack: Collection[str] = (),
+        may_drop: Collection[str] = (),
     ) -> None:
         self._layers = layers
-        self._may_be_left_out = {name for name, layer in layers.items() if layer.is_found}
+        self._only_in_stack = frozenset(only_in_stack)
+        self.found = frozenset(name for name, layer in layers.items() if layer.is_found)
+        self._may_be_left_out = set(self.found)
         self.stack = list(stack)
         self.left_out: dict[str, str] = {}
         self._order: list[str] = []
+        self._may_drop = frozenset(may_drop)
+        self._chained: set[str] = set()
         self._put_out: dict[str, tuple[weakref.ref[Tensor], int | None]] = {}
         self.has_looked = False
         self._announce = announce
@@ -79,7 +90,7 @@ class Depth:
         Returns:
             Whether it is left out.
         """
-        if self.has_looked or self._layers[name].of_input:
+        if self.has_looked or self._layers[name].of_input or name in self._may_drop:
             return False
         version = None if x.is_inference() else x._version
         inside = [part for part in self._put_out if part.startswith(self._layers[name].path + ".")]
@@ -92,16 +103,21 @@ class Depth:
         self._put_out[name] = weakref.ref(x), version
         return False
 
-    def look(self, forward: Forward, labels: Tensor) -> None:
+    def look(
+        self, forward: Forward, labels: Tensor, weights: Mapping[str, Tensor], stage: str = ""
+    ) -> None:
         """Settle it by the first forward that counts; later ones change nothing. Waits for the device.
 
         Args:
             forward: What the forward has left.
             labels: Of its batch.
+            weights: What the inputs of layers have met.
+            stage: Whose forward it is.
         """
-        if self.has_looked:
+        if self.has_looked or labels.numel() == 0:
             return
         self.has_looked = True
+        self._chained.add(stage)
         self._put_out.clear()
         self._order = [name for name in forward.layers if name in self._layers]
         for name in sorted(self._may_be_left_out - self.left_out.keys()):
@@ -109,25 +125,60 @@ class Depth:
             if rows is None:
                 self.left_out[name] = _NOT_BEFORE
             elif rows.shape[:-1].numel() != labels.numel():
-                self.left_out[name] = _OTHER_ROWS
-        self._leave_unchained(forward)
+                self.left_out[name] = OTHER_ROWS
+        self._leave_unchained(forward, weights)
         self._may_be_left_out.clear()
         if self.left_out:
             listed = "; ".join(_listed(self.left_out))
             self._announce(f"Not measured of the layers found: {listed}.")
 
-    def _leave_unchained(self, forward: Forward) -> None:
+    def _leave_unchained(self, forward: Forward, weights: Mapping[str, Tensor]) -> None:
         """Of what seems to be a linear head, what is one ends in the classifier."""
+        end = self._unchained(forward, weights)
+        for name in self.stack[:end]:
+            if name in self._only_in_stack:
+                self.leaves_out(name, _BEFORE_THE_HEAD)
+        del self.stack[:end]
+
+    def _unchained(self, forward: Forward, weights: Mapping[str, Tensor]) -> int:
+        """How many layers of the head lie before the last one that something comes after."""
         following = forward.features
         for i, name in reversed(list(enumerate(self.stack))):
-            h, weight = forward.layers.get(name), forward.weights.get(name)
+            h, weight = forward.layers.get(name), weights.get(name)
             known = h is not None and weight is not None and following is not None
             if not known or not is_chained(h, weight, following, forward.rounds):  # type: ignore[arg-type]
-                for before in self.stack[: i + 1]:
-                    self.leaves_out(before, _BEFORE_THE_HEAD)
-                del self.stack[: i + 1]
-                return
+                return i + 1
             following = h
+        return 0
+
+    def look_again(self, stages: Iterable[str]) -> None:
+        """These stages begin anew: what was the identity between two layers may have changed."""
+        self._chained.difference_update(stages)
+
+    def unchained(self, stage: str, forward: Forward, weights: Mapping[str, Tensor]) -> str:
+        """Shorten the head where a part of it is no part of it any more; waits for the device.
+
+        Args:
+            stage: In the first batch of which it is looked at.
+            forward: One that counts.
+            weights: What the inputs of layers have met in its batch.
+
+        Returns:
+            What to say; empty where the head is as it was.
+        """
+        if stage in self._chained or not all(name in weights for name in self.stack):
+            return ""
+        self._chained.add(stage)
+        end = self._unchained(forward, weights)
+        if not end:
+            return ""
+        lost = self.stack[end - 1]
+        del self.stack[:end]
+        return (
+            f"Expected what enters the layer after {lost!r} to be its product W h, as it was at first, "
+            "but it is not: the linear head begins after it, and linear/* of what comes before is NaN. "
+            "Does a function between them have parameters that began as the identity?"
+        )
 
 
 def _listed(left_out: Mapping[str, str]) -> Iterable[str]:

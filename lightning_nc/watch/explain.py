@@ -50,6 +50,11 @@ def head(capture: Capture, looked_for: Sequence[str]) -> str:
     """
     found = [layer.name for layer in find_stack(capture.modules, capture.classifier_name)]
     if found != list(looked_for):
+        if not looked_for and capture.classifier_name == capture.named:
+            raise ValueError(
+                "Expected the widths of the layers in front of the classifier to be known before the "
+                f"run, but {found[0].removesuffix('.in')!r} is lazy. Run the network on a batch first."
+            )
         raise ValueError(
             "Expected the linear head to end in the last nn.Linear of the network, but the classifier "
             f"is {capture.classifier_name!r}. Set classifier={capture.classifier_name!r}, so that the "

@@ -94,34 +94,37 @@ def keep_applied(
 def keep_layer(capture: "Capture", batch: Batch, name: str, args: tuple[Any, ...], output: Any) -> None:
     """What another module has put out, or is given, as rows."""
     is_later = batch.before is not None and name not in batch.before
-    if is_later or name in capture.depth.left_out:
+    compiles = torch.compiler.is_compiling()  # a graph for what is left out would be one more
+    if is_later or (not compiles and name in capture.depth.left_out):
         return  # after the classifier it would be taken for a part of the next forward
     layer = capture.layers[name]
     try:
         x = _tensor_of(layer, args, output, f"layer {layer.given!r}")
-        layer = capture.with_pool(layer, x, batch.label_shape)
+        layer = capture.pools.of(layer, x, batch.label_shape)
         # pooled now: the next module may change the output in place
         rows = pooled(layer, capture.modules, x.detach(), batch.source, batch.label_shape)
     except ValueError:
         if capture.depth.leaves_out(name, NO_ROWS):
             return
         raise
-    if name in batch.current.layers and capture.is_settled:
+    current = batch.current
+    if name in current.layers and name not in current.carried and capture.is_settled:
         batch.repeated.add(name)
-    compiles = torch.compiler.is_compiling()
-    if not compiles and capture.depth.repeats(name, x, rows, batch.current.layers):
+    if not compiles and capture.depth.repeats(name, x, rows, current.layers):
         return
     # a layer that runs once more takes its place anew: the order is that in which they end
-    batch.current.layers.pop(name, None)
-    batch.current.layers[name] = rows
+    current.layers.pop(name, None)
+    current.layers[name], current.carried = rows, current.carried - {name}
 
 
 def keep_input_weight(
     capture: "Capture", batch: Batch, name: str, args: tuple[Any, ...], output: Any
 ) -> None:
     """The weight that a layer's input has met: what swaps weights later in the step is too late."""
-    if batch.wants_weights and name in batch.current.layers:
-        batch.current.weights[name] = capture.readers[name]().detach().clone()
+    is_later = batch.before is not None and name not in batch.before
+    first = capture.forwards == "first" and name in batch.weights
+    if torch.compiler.is_compiling() or (name in batch.wanted and not is_later and not first):
+        batch.weights[name] = capture.readers[name]().detach().clone()
 
 
 def read_output(capture: "Capture", batch: Batch, forward: Forward) -> None:
@@ -183,8 +186,10 @@ def _count(capture: "Capture", batch: Batch) -> None:
         batch.forwards = [*batch.forwards, current]
     elif capture.forwards == "last" or not batch.forwards:
         batch.forwards = [current]
-    kept = ({}, {}) if capture.is_settled else (dict(current.layers), dict(current.weights))
-    batch.current = Forward(layers=kept[0], weights=kept[1])
+    # a layer that runs once may have several forwards of the classifier behind it
+    carries = not capture.is_settled or capture.forwards == "last"
+    layers = dict(current.layers) if carries else {}
+    batch.current = Forward(layers=layers, carried=frozenset(layers))
 
 
 def _tensor_of(layer: Layer, args: tuple[Any, ...], output: Any, what: str) -> Tensor:
@@ -198,6 +203,11 @@ def _tensor_of(layer: Layer, args: tuple[Any, ...], output: Any, what: str) -> T
             f"Expected {what} to {side}, but got a {type(x).__name__}. "
             + ("Is it passed as a keyword? " if layer.of_input else "")
             + "Name a layer inside it."
+        )
+    if not x.is_floating_point():
+        raise ValueError(
+            f"Expected {what} to be features, but it holds {str(x.dtype).removeprefix('torch.')}. Are "
+            "these token ids, or a mask? Name what the embedding puts out."
         )
     if not is_dense(x):
         raise ValueError(

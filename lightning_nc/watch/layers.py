@@ -15,6 +15,7 @@ from lightning_nc.watch.pools import require_pool
 
 __all__ = ["Layer", "covariances_of", "find_layers", "place_of"]
 
+_DROPOUTS = (nn.modules.dropout._DropoutNd,)
 _DROPS_PATHS = ("DropPath", "StochasticDepth")  # timm's and torchvision's
 
 
@@ -51,7 +52,8 @@ def find_layers(
     """The places that paths and globs ask for.
 
     Of a path and a glob that give the same key two pools, the path counts; else of "auto" and a pool,
-    the pool. Of what ``**`` finds, modules that hand on what they are given are left out.
+    the pool. Of what ``**`` finds, modules that hand on what they are given, or make a weight, are left
+    out.
 
     Args:
         modules: By path.
@@ -80,7 +82,7 @@ def find_layers(
         is_path = path in modules and path != ""
         is_found = not is_path and "**" in path
         names = [path] if is_path else _named(modules, path)
-        for name in [n for n in names if not is_found or not _hands_on(modules[n])]:
+        for name in [n for n in names if not is_found or not _hands_on(n, modules[n])]:
             for layer in _with_pools(name, of_input, pools, given):
                 layer = replace(layer, is_found=is_found)
                 new = _Named(layer, given, (is_path, layer.pool != "auto"))
@@ -88,10 +90,23 @@ def find_layers(
     return [each.layer for each in found.values()]
 
 
-def _hands_on(module: nn.Module) -> bool:
-    """Whether a module puts out what goes in, in eval mode at least."""
-    drops = isinstance(module, nn.modules.dropout._DropoutNd)
-    return drops or isinstance(module, nn.Identity) or type(module).__name__ in _DROPS_PATHS
+def _hands_on(path: str, module: nn.Module) -> bool:
+    """Whether a module puts out what goes in, in eval mode at least, or makes a weight."""
+    makes_weight = "parametrizations" in path.split(".")
+    is_dropout = isinstance(module, (*_DROPOUTS, nn.Identity))
+    return makes_weight or is_dropout or type(module).__name__ in _DROPS_PATHS
+
+
+def drops(module: nn.Module) -> bool:
+    """Whether a module is a Dropout that changes something in training.
+
+    Example:
+        >>> drops(nn.Dropout(0.1)), drops(nn.Dropout(0.0))
+        (True, False)
+    """
+    shares = [getattr(module, name, None) for name in ("p", "drop_prob")]
+    is_one = isinstance(module, _DROPOUTS) or type(module).__name__ in _DROPS_PATHS
+    return is_one and any(shares)
 
 
 class _Named(NamedTuple):

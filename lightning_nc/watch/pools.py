@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 from lightning_nc.dotted_path import import_function
 from lightning_nc.watch.channels import channel_axis
 from lightning_nc.watch.paths import Layer
+
+_SHAPES = 1024  # for which the pools of layers are kept
 
 
 def last_token(x: Tensor, batch: Any) -> Tensor:
@@ -198,7 +201,8 @@ def choose_pool(
         return "tokens"
     if axis == 1 and label_shape is not None and (x.shape[0], *x.shape[2:]) == tuple(label_shape):
         return "pixels"
-    if axis is None or _is_sequence_first(module, x, label_shape):
+    around = modules.get(layer.path.rpartition(".")[0] or layer.path, module)
+    if axis is None or any(_is_sequence_first(each, x, label_shape) for each in (module, around)):
         raise ValueError(
             f"Expected a pool for layer {layer.name!r}, a {type(module).__name__} whose "
             f"{'input' if layer.of_input else 'output'} has shape {tuple(x.shape)}: it is not certain "
@@ -206,6 +210,34 @@ def choose_pool(
             f"one of {', '.join(POOLS)}, or a dotted function."
         )
     return "spatial_mean" if axis == 1 else "token_mean"
+
+
+class ChosenPools:
+    """What "auto" comes to for layers, found once for each shape.
+
+    Args:
+        modules: By path.
+
+    Example:
+        >>> pools = ChosenPools({"conv": nn.Conv2d(3, 4, 1)})
+        >>> pools.of(Layer("conv", "conv", "auto"), torch.ones(2, 4, 5, 5), torch.Size([2])).pool
+        'spatial_mean'
+    """
+
+    def __init__(self, modules: Mapping[str, nn.Module]) -> None:
+        self._modules = modules
+        self._known: dict[tuple[Any, ...], Layer] = {}
+
+    def of(self, layer: Layer, x: Tensor, label_shape: torch.Size) -> Layer:
+        """A layer with its pool; raises a ValueError where it is not certain where the channels are."""
+        if layer.pool != "auto" or x.ndim <= 2 or torch.compiler.is_compiling():
+            return layer
+        key = layer.name, x.shape, label_shape
+        if key not in self._known:
+            if len(self._known) >= _SHAPES:  # sequences of any length
+                self._known.clear()
+            self._known[key] = replace(layer, pool=choose_pool(layer, self._modules, x, label_shape))
+        return self._known[key]
 
 
 def positions(layer: Layer, shape: Sequence[int], label_shape: Sequence[int]) -> tuple[int, ...] | None:

@@ -1,5 +1,6 @@
 """One stage of one data loader: an accumulator for each measured module, and the values at its end."""
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
@@ -16,6 +17,7 @@ from lightning_nc.tasks.task import Task
 from lightning_nc.values.covariance import CovarianceSetting
 from lightning_nc.values.recorded import HEAD, Recorded
 from lightning_nc.watch.batch import Forward
+from lightning_nc.watch.depth import OTHER_ROWS
 
 
 class Recorder:
@@ -28,7 +30,8 @@ class Recorder:
         covariances: What is kept of the scatter of modules, where it is not what the task says.
         weights: The layers of which the weight is kept that their features meet.
         stack: Those of them that make up a linear head with the classifier, in their order.
-        left_out: Layers that are found not to be measured after all.
+        left_out: Layers that are not measured after all, and why; others may join.
+        found: Layers that nobody has named, so that they may join.
     """
 
     def __init__(
@@ -39,7 +42,8 @@ class Recorder:
         covariances: Mapping[str, CovarianceSetting] | None = None,
         weights: Sequence[str] = (),
         stack: Sequence[str] = (),
-        left_out: Collection[str] = (),
+        left_out: dict[str, str] | None = None,
+        found: Collection[str] = (),
     ) -> None:
         self.classifier = KeptClassifier()
         self.weights = {name: KeptMap() for name in weights}
@@ -48,7 +52,8 @@ class Recorder:
         own = covariances or {}
         self._tasks = {n: task.of_module(own.get(n, default), rows) for n in (HEAD, *layers)}
         self._max_rows = max_rows_per_batch
-        self._stack, self._left_out = stack, left_out
+        self._stack, self._found = stack, frozenset(found)
+        self._left_out = {} if left_out is None else left_out
         self._accumulators: dict[str, Accumulator] = {}
         self.reset()
 
@@ -58,9 +63,9 @@ class Recorder:
             accumulator.reset()
         for kept in (self.classifier, *self.weights.values()):
             kept.reset()
-        self._with_rows: set[str] = set()
+        self._batches: Counter[str] = Counter()  # that have brought rows, by module
         self._is_abandoned = False
-        self._subsets = np.random.default_rng(self._task.settings.seed)
+        self._subsets: dict[int, np.random.Generator] = {}
 
     def abandon(self) -> None:
         """This stage is incomplete: on all ranks, :meth:`close` shall raise and not tell values."""
@@ -79,8 +84,7 @@ class Recorder:
         """
         parts = self._parts(forward)
         self._prepare(parts, num_rows)
-        for name, features in parts.items():
-            self._accumulators[name].check(features, target)
+        self._checked(parts, target)
 
     def add(self, forward: Forward, target: Tensor, num_rows: int) -> None:
         """Add one forward.
@@ -96,16 +100,29 @@ class Recorder:
         predicted, parts = forward.predicted, self._parts(forward)
         self._prepare(parts, num_rows)
         # all of them are checked before the first is changed: all of the batch or nothing
-        checked = [(name, *self._accumulators[name].check(h, target)) for name, h in parts.items()]
-        for name, h, y in checked:
+        checked, subsets = self._checked(parts, target), dict[int, Tensor | None]()
+        for name, (h, y) in checked.items():
             # a layer pooled to other rows than the classifier's has no decisions of its own
             known = None if predicted is None or predicted.numel() != len(y) else predicted
-            chosen = self._subset(len(y), y.device)
+            if len(y) not in subsets:  # modules of as many rows keep the same ones
+                subsets[len(y)] = self._subset(len(y), y.device, of_head=name == HEAD)
+            chosen = subsets[len(y)]
             if chosen is not None:
                 h, y, known = h[chosen], y[chosen], None if known is None else known[chosen]
             self._accumulators[name].add(h, y, known)
-            self._with_rows.add(name)
-        for name, weight in forward.weights.items():
+            self._batches[name] += 1
+
+    def wanted(self, moves: bool) -> frozenset[str]:
+        """The layers whose weight is not known yet, or moves."""
+        return frozenset(name for name, kept in self.weights.items() if moves or not kept.is_kept)
+
+    def keep_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Keep what the inputs of layers have met.
+
+        Args:
+            weights: By layer.
+        """
+        for name, weight in weights.items():
             self.weights[name].keep(weight, None)
 
     def close(
@@ -134,7 +151,7 @@ class Recorder:
         for kept in (self.classifier, *self.weights.values()):
             kept.gather()
         modules = Modules(
-            {n: self._accumulators[n] if n in self._with_rows else None for n in self._tasks},
+            {n: self._accumulators[n] if self._batches[n] else None for n in self._tasks},
             self.classifier, self._tasks, self.weights, tuple(self._stack), names,
         )  # fmt: skip
         evidence = evidence_of(modules, ranks, references, self._is_abandoned, by_head)
@@ -147,6 +164,7 @@ class Recorder:
             for name, each in some.items()
             for kind, text in self._tasks[name].notices(each, outcomes[name]).items()
         }
+        said |= self._said_of_batches()
         silent = [n for n in self._tasks if n not in evidence and n not in self._left_out]
         if silent and evidence:
             said["silent", HEAD] = _silent_layers(silent)
@@ -173,10 +191,40 @@ class Recorder:
                 task = task.of_module(task.settings.covariance, rows)
             self._accumulators[name] = task.accumulator(task.sizes(h.shape[-1], num_rows), h.device)
 
-    def _subset(self, num_rows: int, device: torch.device) -> Tensor | None:
+    def _checked(self, parts: Mapping[str, Tensor], target: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """Rows and labels by module; one that was found and does not fit is left out from here on."""
+        checked = {}
+        for name, h in parts.items():
+            try:
+                checked[name] = self._accumulators[name].check(h, target)
+            except ValueError as error:
+                if name not in self._found:
+                    raise ValueError(f"Layer {name!r}: {error}" if name else str(error)) from error
+                self._left_out[name] = OTHER_ROWS
+                self._batches.pop(name, None)
+        return checked
+
+    def _said_of_batches(self) -> dict[tuple[str, str], str]:
+        """Of layers that do not run in each batch, and of those that were left out on the way."""
+        whole = self._batches[HEAD]
+        said = {
+            ("seldom", name): f"It ran in {ran} of {whole} batches, on which its values rest."
+            for name, ran in self._batches.items()
+            if ran < whole
+        }
+        for name in self._accumulators.keys() & self._left_out.keys():
+            said["left out", name] = (
+                "It has other rows than there are labels in some batches, and is measured no more."
+            )
+        return said
+
+    def _subset(self, num_rows: int, device: torch.device, of_head: bool) -> Tensor | None:
         if self._max_rows is None or num_rows <= self._max_rows:
             return None
-        chosen = self._subsets.permutation(num_rows)[: self._max_rows]
+        place, seed = 0 if of_head else num_rows, self._task.settings.seed
+        if place not in self._subsets:  # so that layers do not change the rows of the classifier
+            self._subsets[place] = np.random.default_rng([seed, place] if place else seed)
+        chosen = self._subsets[place].permutation(num_rows)[: self._max_rows]
         return to_device(np.sort(chosen), device)
 
 

@@ -17,7 +17,7 @@ def find_stack(modules: Mapping[str, nn.Module], classifier: str | None) -> list
 
     Args:
         modules: By path.
-        classifier: The path of the last one; None: the last ``nn.Linear`` that there is.
+        classifier: The path of the last one; None: the last ``nn.Linear`` of several rows.
 
     Returns:
         The places; none where the head is a single layer.
@@ -32,7 +32,7 @@ def find_stack(modules: Mapping[str, nn.Module], classifier: str | None) -> list
     """
     leaves = {n: m for n, m in modules.items() if n and not any(m.children())}
     leaves = {n: m for n, m in leaves.items() if not isinstance(m, nn.Identity)}
-    linear = [name for name, module in leaves.items() if isinstance(module, nn.Linear)]
+    linear = [n for n, m in leaves.items() if isinstance(m, nn.Linear) and m.out_features > 1]
     last = classifier if classifier is not None else (linear or [""])[-1]
     following = leaves.get(last)
     if not isinstance(following, nn.Linear):
@@ -53,13 +53,15 @@ def _require_several_rows(name: str, classifier: nn.Linear) -> None:
     if classifier.out_features == 1:
         raise ValueError(
             f"Expected a classifier with a row for each class for the measures linear/*, but {name!r} "
-            "has a single one: its frame is that of two opposite rows whatever is trained. Leave them "
-            "out, or train it with two rows."
+            "has a single one: its frame is that of two opposite rows whatever is trained. Leave these "
+            "measures out, or train it with two rows; if it is not the classifier, set classifier."
         )
 
 
 def is_chained(h: Tensor, weight: Tensor, following: Tensor, rounds: torch.dtype | None = None) -> bool:
     """Whether what enters the following layer is W h, and nothing comes between; waits for the device.
+
+    Where W h is zero, that tells nothing.
 
     Args:
         h: Rows that enter a layer.
@@ -75,7 +77,8 @@ def is_chained(h: Tensor, weight: Tensor, following: Tensor, rounds: torch.dtype
         >>> is_chained(h, weight, h @ weight.T), is_chained(h, weight, (h @ weight.T).relu())
         (True, False)
     """
-    if len(h) != len(following) or len(weight) != following.shape[-1]:
+    following = following.flatten(0, -2)
+    if len(h) != len(following) or len(weight) != following.shape[-1] or not bool(following.any()):
         return False
     seen = gap(first_rows(h), weight, None, first_rows(following))
     return float(seen) <= largest_gap(rounds or following.dtype, h.device)

@@ -38,7 +38,7 @@ class Stages:
             depth, layers = self._capture.depth, tuple(self._capture.layers)
             self._recorders[stage.name] = Recorder(
                 self._task, layers, self._max_rows, self._covariances, tuple(self._capture.readers),
-                depth.stack, depth.left_out,
+                depth.stack, depth.left_out, depth.found,
             )  # fmt: skip
         return self._recorders[stage.name]
 

@@ -104,9 +104,9 @@ class Watch:
         keeps = self._stages.recorder(stage).classifier
         known = keeps.is_kept and not stage.weights_move
         opened = Batch(
-            labels, batch, None if known else keeps, wants_weights=not known,
-            is_trained=stage.weights_move, is_first=first,
-        )  # fmt: skip
+            labels, batch, None if known else keeps, is_trained=stage.weights_move, is_first=first
+        )
+        opened.wanted = self._stages.recorder(stage).wanted(stage.weights_move)
         if not self._capture.is_settled:
             opened.rows = Rows(self._task.settings.num_classes, self._task.least_rows(labels))
         self._capture.open(opened)
@@ -156,7 +156,7 @@ class Watch:
         self._require_a_forward()
         batch, counted = self._capture.batch, self._capture.counted
         if batch is not None and counted is not None:
-            self._look(counted, batch)
+            self._look(counted, batch, stage)
             self._stages.recorder(stage).check(counted, batch.labels, self._num_rows)
             self._sense.require(counted, batch, stage.name)
 
@@ -236,6 +236,7 @@ class Watch:
     def reset(self, *stages: Stage) -> None:
         """Start these stages anew."""
         self._sense.look_again(*(stage.name for stage in stages))
+        self._capture.depth.look_again(stage.name for stage in stages)
         for stage in stages:
             self._stages.reset(stage)
 
@@ -264,13 +265,18 @@ class Watch:
         if self._capture.batch is not None and not self._capture.has_fired:
             raise RuntimeError(explain.silence(self._capture))
 
-    def _look(self, forward: Forward, batch: Batch) -> None:
+    def _look(self, forward: Forward, batch: Batch, stage: Stage) -> None:
         """In the first forward: which of the layers that were found are measured."""
         depth = self._capture.depth
         if depth.has_looked:
+            text = depth.unchained(stage.name, forward, batch.weights)
+            if text:
+                self._say("linear head", text)
             return
         looked_for = list(depth.stack)
-        depth.look(forward, batch.labels)
+        depth.look(forward, batch.labels, batch.weights, stage.name)
+        if not depth.has_looked:
+            return
         if "product" in self._task.needs and self._capture.linear is not None:
             self._announce(explain.head(self._capture, looked_for))
 
@@ -294,13 +300,14 @@ class Watch:
         if not self._capture.is_settled:
             self._rehearsed |= {forward.name for forward in batch.forwards if stage.loop == "frozen"}
         for forward in forwards:
-            self._look(forward, batch)
+            self._look(forward, batch, stage)
             self._sense.require(forward, batch, stage.name, is_rehearsal)
             if self._places.predicted is not None:
                 forward.predicted = decisions_by(self._places.predicted, batch, outputs)
             self._stages.recorder(stage).add(forward, batch.labels, self._num_rows)
             if forward.parameters is not None and batch.keeps is not None:
                 batch.keeps.keep(*forward.parameters)
+        self._stages.recorder(stage).keep_weights(batch.weights)
         if not forwards and self._capture.is_settled:
             self._stages.silent.add(stage.name)
         self._sense.doubt(batch, stage, self._say)

@@ -19,8 +19,9 @@ def weight_reader(layer: Layer, module: Any) -> Callable[[], Tensor] | None:
         module: Its module.
 
     Returns:
-        For the input of an ``nn.Linear``, with adapters or without, W; for that of a convolution its
-        kernel, each of its positions with rows of its own. None for any other place.
+        For the input of an ``nn.Linear``, with LoRA or without, W; for that of a convolution its
+        kernel, each of its positions with rows of its own. None for any other place, for a class with
+        a forward of its own, which may apply another weight, and for adapters of another form.
 
     Example:
         >>> layer = Layer("conv.in", "conv", "auto", of_input=True)
@@ -30,18 +31,27 @@ def weight_reader(layer: Layer, module: Any) -> Callable[[], Tensor] | None:
     if not layer.of_input:
         return None
     if isinstance(module, CONVOLUTIONS):  # of a grouped one, an output meets a part of the input
-        return None if module.groups > 1 else lambda: _unfolded(read(module)[0])
+        is_plain = _is_own(module, CONVOLUTIONS) and module.groups == 1
+        return (lambda: _unfolded(read(module)[0])) if is_plain else None
     kind = next((kind for is_one, kind in KINDS if is_one(module)), None)
-    if kind not in (LinearMap, Adapter):
+    if kind is None or kind not in (LinearMap, Adapter):
+        return None
+    is_plain = _is_own(module, (nn.Linear,)) if kind is LinearMap else not _is_variant(module)
+    if not is_plain:
         return None
     linear = kind(layer.path, module)
     return lambda: linear.read()[0]
 
 
+def _is_variant(adapter: nn.Module) -> bool:
+    """Whether it is of another form than W + B A, such as DoRA, which begins as it."""
+    return bool(getattr(adapter, "lora_variant", None))
+
+
+def _is_own(module: nn.Module, kinds: tuple[type[nn.Module], ...]) -> bool:
+    """Whether a module's forward is that of one of these classes."""
+    return any(type(module).forward is kind.forward for kind in kinds)
+
+
 def _unfolded(kernel: Tensor) -> Tensor:
     return kernel.movedim(1, -1).flatten(0, -2)
-
-
-def has_weight(layer: Layer, module: nn.Module) -> bool:
-    """Whether the input of a layer meets a weight that can be read."""
-    return weight_reader(layer, module) is not None

@@ -39,4 +39,5 @@ def test_the_rows_of_a_run_have_measure_and_stage_under_any_prefix_and_stage_nam
     assert ("mine/nc1/cdnv/holdout", "nc1/cdnv", "holdout", "") in found
     assert ("mine/nc1/cdnv/holdout/neck", "nc1/cdnv", "holdout", "neck") in found
     assert {stage for _, _, stage, _ in found} == {"holdout"}
-    assert {measure.partition("/")[0] for _, measure, *_ in found} <= {f"nc{i}" for i in range(5)}
+    groups = {"layer", *(f"nc{i}" for i in range(5))}
+    assert {measure.partition("/")[0] for _, measure, *_ in found} <= groups

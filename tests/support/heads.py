@@ -133,7 +133,8 @@ class Runs(L.LightningModule):
         if rows[0].predicted is not None and stage not in self.model.unseen:
             predicted = torch.cat([row.predicted for row in rows])[keep].numpy()
         given = {"predicted": predicted, "weight": weight, "bias": bias}
-        return reference_measures(h[keep].numpy(), y[keep].numpy(), C, **given)
+        found = reference_measures(h[keep].numpy(), y[keep].numpy(), C, **given)
+        return found | {"nc0/classes_seen": float(y[y >= 0].unique().numel())}
 
 
 def batches_of(kind):
@@ -187,4 +188,6 @@ def refused(kind, settings, text, error=(ValueError, RuntimeError), **of_trainer
 def assert_right(module, run, stage="val", which=0, prefix="", epoch=1):
     """What is logged of a stage is what the network has noted, no more and no less."""
     mine = {k.removeprefix(prefix): v for k, v in run.callback_metrics.items() if k.startswith(prefix)}
+    if module.model.least > 1:
+        assert mine.pop(f"nc0/classes_kept/{stage}") <= mine[f"nc0/classes_seen/{stage}"]
     assert_close(mine, module.reference(stage, epoch, which), stage)
