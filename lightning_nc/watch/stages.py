@@ -1,9 +1,11 @@
 """The stages of one network: for each a recorder, and what it has come to."""
 
+from dataclasses import replace
+
 from lightning_nc.stream.sync import Ranks
 from lightning_nc.tasks.task import Task
 from lightning_nc.values.evidence import Evidence
-from lightning_nc.values.recorded import Recorded
+from lightning_nc.values.recorded import HEAD, Recorded
 from lightning_nc.values.stage import STAGES, Stage
 from lightning_nc.watch import explain
 from lightning_nc.watch.capture import Capture
@@ -48,7 +50,7 @@ class Stages:
         self.recorder(stage).reset()
 
     def end(self, stage: Stage, ranks: Ranks | None) -> Recorded:
-        """The values of a stage; every rank has to call it.
+        """The values of a stage, its layers in the order in which they run; every rank has to call it.
 
         Args:
             stage: The stage.
@@ -69,4 +71,9 @@ class Stages:
         for kind, module in recorded.notices:
             if kind == "empty" and stage.name in self.silent:
                 recorded.notices[kind, module] = explain.silence(self._capture)
-        return recorded
+        order = (HEAD, *self._capture.depth.names)
+        return replace(
+            recorded,
+            evidence={name: recorded.evidence[name] for name in order if name in recorded.evidence},
+            outcomes={name: recorded.outcomes[name] for name in order if name in recorded.outcomes},
+        )

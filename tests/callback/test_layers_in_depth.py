@@ -240,6 +240,8 @@ def test_layers_are_told_in_the_order_in_which_they_run():
         callback = NeuralCollapseCallback("head.2", layers=["**"], figures_every_n_epochs=0)
         fit(module, [callback], num_sanity_val_steps=0)
     assert [*module._modules][:2] == ["body", "head"]
+    logged = [key.split("/", 3)[3] for key in callback.history if key.startswith("nc1/cdnv/val/")]
+    assert logged == list(seen[-1])
     assert seen[-1] == (
         "nested.0.0", "nested.0.1", "zero", "body.0", "body.1", "body.2", "body.3", "head.0", "head.1",
     )  # fmt: skip

@@ -184,3 +184,17 @@ def test_a_forward_is_added_whole_or_not_at_all():
     assert recorder.close().evidence == {}
     with pytest.raises(ValueError, match="Expected one label per feature"):
         recorder.check(forward(h, early=h[:-1]), y, C)
+
+
+def test_all_layers_keep_the_same_rows_as_their_sample():
+    narrow, wide = torch.randn(300, 4), torch.randn(300, 9)
+    y = torch.arange(300) % 3
+    recorder = recorder_of(("narrow", "wide"), num_classes=3, sample_rows=50)
+    for part in torch.arange(300).split(70):
+        layers = {"narrow": narrow[part], "wide": wide[part]}
+        recorder.add(Forward(features=narrow[part], layers=layers), y[part], num_rows=3)
+    evidence = recorder.close().evidence
+    kept = evidence["narrow"].sample.features
+    rows = [int((narrow == row).all(1).nonzero()) for row in kept]
+    assert len(set(rows)) == 50
+    assert torch.equal(evidence["wide"].sample.features, wide[rows])
