@@ -81,7 +81,8 @@ class NeuralCollapseCallback(Callback):
             those of the batch, in chunks.
         covariance: Of the within-class scatter: pooled, per class (num_classes times the memory), none
             (traces only), or "auto": pooled up to 1 GiB of it for each stage and module, none beyond.
-            A dict gives layers, by path or glob, their own, and "" the classifier's features.
+            A dict gives layers, by path or glob, their own, and "" the classifier's features; a later
+            line counts, and what it does not name is "auto".
         measures: A list of keys, globs, families ("layer": all of ``layer/*``), "default", or
             functions by dotted path, which are logged under ``custom/``; their parameters are named
             like the attributes of :class:`lightning_nc.functional.ClassEvidence`.

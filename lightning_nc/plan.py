@@ -139,6 +139,8 @@ def plan_of(given: Mapping[str, Any]) -> Plan:
 
 
 def _settings_of(a: SimpleNamespace) -> Settings:
+    if isinstance(a.measures, str):
+        raise ValueError(f"Expected a list of measures, but got a string: [{a.measures!r}]?")
     covariance, own_covariances = by_module(a.covariance)
     return Settings(
         num_classes=a.num_classes,

@@ -178,7 +178,7 @@ def ncc_accuracy(decisions: Decisions) -> Float[Tensor, ""]:
     The network's own at collapse. Exact while all rows are in the sample and it meets all class means;
     else an unbiased estimate with the standard error :math:`\sqrt{p(1-p)/R}`, at most 0.006 for R =
     8,192 rows that count (rows with an ignored label take places in the sample as well). Where R C d
-    exceeds :math:`2^{36}`, a uniform subset of the sample stands for it, of :math:`2^{36} / (C d)` rows
+    exceeds :math:`2^{35}`, a uniform subset of the sample stands for it, of :math:`2^{35} / (C d)` rows
     or 256 if that is more: of 50,257 classes in 768 dimensions R = 890, and the error at most 0.017.
     Each rank takes so many rows of its own. Range ``[0, 1]``.
 

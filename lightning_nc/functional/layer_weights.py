@@ -79,7 +79,8 @@ def subspace_alignment(
         centered: Whether to subtract the unweighted mean of the class means.
 
     Returns:
-        The average cosine, a float64 scalar; NaN if the means, as they are compared, are zero.
+        The average cosine, a float64 scalar; NaN if the weight, or the means as they are compared, are
+        zero.
 
     Raises:
         ValueError: If no direction was asked for.
@@ -213,7 +214,7 @@ def weights_means_angle(
         The average in degrees, a float64 scalar; NaN if all class means are zero.
 
     Raises:
-        UndefinedMeasure: If the weight is zero, or the features are pooled to another width.
+        UndefinedMeasure: If the features are pooled to another width.
         ValueError: If a class has no sample.
 
     Example:

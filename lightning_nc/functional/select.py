@@ -62,7 +62,9 @@ def _as_glob(name: str) -> str:
 
 
 def _unknown(name: str, table: Iterable[str]) -> ValueError:
-    near = get_close_matches(name, ["default", *table], n=3, cutoff=0.4)
+    table = list(table)
+    families = dict.fromkeys(key.partition("/")[0] for key in table)
+    near = get_close_matches(name, ["default", *families, *table], n=3, cutoff=0.4)
     return ValueError(
         "Expected measures to name logged keys, globs or families of them, 'default' or functions by "
         f"dotted path, but got {name!r}. "

@@ -204,7 +204,7 @@ _TABLE = (
     ),
     Measure(
         "layer/within_share_classwise", layers.within_share_classwise, ("statistics",),
-        "the same, averaged over classes, around the mean of all samples", "0", _RANGAMANI,
+        "the within-share averaged over classes, around the mean of all samples", "0", _RANGAMANI,
         default=False, joins="layers",
     ),
     Measure(
@@ -228,15 +228,15 @@ _TABLE = (
     ),
     Measure(
         "layer/subspace_chance", layer_weights.subspace_chance_of, ("statistics", "weight"),
-        "the same of random subspaces of these dimensions", "", "", default=False,
+        "subspace_alignment of random subspaces of these dimensions", "", "", default=False,
     ),
     Measure(
         "layer/subspace_alignment_centered", layer_weights.subspace_alignment_centered_of,
-        ("statistics", "weight"), "likewise, with the centered class means", "1", "", default=False,
+        ("statistics", "weight"), "the alignment with centered means", "1", "", default=False,
     ),
     Measure(
         "layer/subspace_chance_centered", layer_weights.subspace_chance_centered_of,
-        ("statistics", "weight"), "the same of random subspaces of these dimensions", "", "",
+        ("statistics", "weight"), "its value for random subspaces of these dimensions", "", "",
         default=False,
     ),
     Measure(

@@ -15,8 +15,9 @@ from lightning_nc.values.sample import Tallies
 from lightning_nc.values.statistics import ClassStatistics
 
 _OF_ETF = (
-    "nc2/means_max_angle", "nc2/weights_max_angle", "nc2/means_etf_distance",
-    "nc2/weights_etf_distance", "nc3/duality_etf_distance",
+    "nc2/means_equiangularity", "nc2/weights_equiangularity", "nc2/means_max_angle",
+    "nc2/weights_max_angle", "nc2/means_etf_distance", "nc2/weights_etf_distance",
+    "nc2/means_log_distance_variation", "nc3/duality_etf_distance",
 )  # fmt: skip
 _FATES = {Fate.NAN: "is NaN", Fate.LEFT_OUT: "left out", Fate.FEW_CLASSES: "left out"}
 
@@ -174,7 +175,8 @@ def _about_width(statistics: ClassStatistics, outcomes: Mapping[str, Outcome]) -
         "wide": (
             f"{num_classes} classes in {width} features: a simplex ETF needs at least "
             f"{num_classes - 1} features, so {', '.join(concerned)} cannot reach 0{reach}. Read "
-            "nc2/means_log_distance_variation and nc3/uniform_duality instead."
+            "nc2/means_log_distance_variation as uniformity, the smaller the better, and "
+            "nc3/uniform_duality, which can."
         )
     }
 

@@ -112,6 +112,25 @@ class History(Mapping[str, tuple[Logged, ...]]):
             rows += [dict(zip(_COLUMNS, (*parts, *entry), strict=True)) for entry in entries]
         return rows
 
+    def profile(self, measure: str, stage: str) -> dict[str, float]:
+        """The latest values of a measure by layer, in the order of the log.
+
+        Args:
+            measure: Such as "layer/within_share".
+            stage: Such as "val".
+
+        Returns:
+            Values by layer, with the classifier's features last, under "".
+
+        Example:
+            >>> values = {"nc1/cdnv/val": 0.2, "nc1/cdnv/val/conv": 0.9}
+            >>> History().extended(0, 9, values).profile("nc1/cdnv", "val")
+            {'conv': 0.9, '': 0.2}
+        """
+        rows = [row for row in self.to_rows() if (row["measure"], row["stage"]) == (measure, stage)]
+        latest = {row["layer"]: row["value"] for row in rows}
+        return {k: v for k, v in latest.items() if k} | {k: v for k, v in latest.items() if not k}
+
     def to_pandas(self) -> "DataFrame":
         """The rows of :meth:`to_rows` as a table of pandas, one line for each logged value.
 

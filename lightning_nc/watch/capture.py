@@ -39,7 +39,7 @@ class Capture:
         decide: From the network's output to its decision per row.
         choice: The classifier that was found before, which is taken where the network has it.
         needs: The parts of the evidence that measures rest on.
-        announce: Told which layers are left out.
+        announce: Told what was chosen, and which layers are left out.
 
     Raises:
         ValueError: If a path names no module, or the classifier is not linear.

@@ -14,6 +14,8 @@ NO_ROWS = "of which it is not certain how they become rows"
 OTHER_ROWS = "with other rows than there are labels"
 _NOT_BEFORE = "that did not run before the classifier, or hold it"
 _REPEATS = "that put out what a part of them has put out"
+_HANDS_DOWN = "that are given what a part of them is given"
+_IS_THE_FEATURE = "that put out, or are given, what the classifier is given"
 _BEFORE_THE_HEAD = "whose product is not what the next layer of the linear head is given"
 
 
@@ -52,7 +54,8 @@ class Depth:
         self._order: list[str] = []
         self._may_drop = frozenset(may_drop)
         self._chained: set[str] = set()
-        self._put_out: dict[str, tuple[weakref.ref[Tensor], int | None]] = {}
+        self._entering: dict[str, list[str]] = {}
+        self._seen: dict[str, tuple[weakref.ref[Tensor], int | None]] = {}
         self.has_looked = False
         self._announce = announce
 
@@ -77,31 +80,51 @@ class Depth:
         return name in self.left_out
 
     def repeats(self, name: str, x: Tensor, rows: Tensor, before: Mapping[str, Tensor]) -> bool:
-        """Leave a layer out that puts out the very tensor that a part of it has put out, unchanged.
+        """Leave a layer out that puts out, or is given, the very tensor that a part of it is.
 
         Equal values alone say nothing: at first a block may add zeros to what it is given.
 
         Args:
             name: The layer.
-            x: What it has put out.
+            x: What it has put out, or is given.
             rows: What was made of that.
             before: Those of the layers that have run.
 
         Returns:
             Whether it is left out.
         """
-        if self.has_looked or self._layers[name].of_input or name in self._may_drop:
+        if self.has_looked:
             return False
-        version = None if x.is_inference() else x._version
-        inside = [part for part in self._put_out if part.startswith(self._layers[name].path + ".")]
-        for part in inside:
-            reference, then = self._put_out[part]
+        layer, version = self._layers[name], None if x.is_inference() else x._version
+        for other, (reference, then) in self._seen.items():
             same = reference() is x and version == then
             # in inference mode, a change in place is seen by its values alone
-            if same and (version is not None or torch.equal(rows, before[part])):
+            if not same or (version is None and not torch.equal(rows, before[other])):
+                continue
+            there = self._layers[other]
+            if layer.of_input and there.of_input and layer.path.startswith(there.path + "."):
+                self.leaves_out(other, _HANDS_DOWN)  # the part has the weight
+            is_part = not there.of_input and there.path.startswith(layer.path + ".")
+            if not layer.of_input and is_part and name not in self._may_drop:
                 return self.leaves_out(name, _REPEATS)
-        self._put_out[name] = weakref.ref(x), version
+        self._seen[name] = weakref.ref(x), version
         return False
+
+    def note_feature(self, classifier: str, x: Tensor, before: Mapping[str, Tensor]) -> None:
+        """Note which layers are the very tensor that enters what may be the classifier.
+
+        Args:
+            classifier: Its path.
+            x: Its input.
+            before: The rows of the layers that have run.
+        """
+        if self.has_looked:
+            return
+        version = None if x.is_inference() else x._version
+        same = [name for name, (of, then) in self._seen.items() if of() is x and version == then]
+        # in inference mode, a change in place is seen by its values alone
+        is_same = {n: version is not None or torch.equal(before[n], x) for n in same if n in before}
+        self._entering[classifier] = [name for name, holds in is_same.items() if holds]
 
     def look(
         self, forward: Forward, labels: Tensor, weights: Mapping[str, Tensor], stage: str = ""
@@ -118,8 +141,11 @@ class Depth:
             return
         self.has_looked = True
         self._chained.add(stage)
-        self._put_out.clear()
+        self._seen.clear()
         self._order = [name for name in forward.layers if name in self._layers]
+        own = (n for n, each in self._layers.items() if each.of_input and each.path == forward.name)
+        for name in (*self._entering.get(forward.name, ()), *own):
+            self.leaves_out(name, _IS_THE_FEATURE)
         for name in sorted(self._may_be_left_out - self.left_out.keys()):
             rows = forward.layers.get(name)
             if rows is None:
@@ -145,8 +171,9 @@ class Depth:
         following = forward.features
         for i, name in reversed(list(enumerate(self.stack))):
             h, weight = forward.layers.get(name), weights.get(name)
-            known = h is not None and weight is not None and following is not None
-            if not known or not is_chained(h, weight, following, forward.rounds):  # type: ignore[arg-type]
+            if h is None or weight is None or following is None:
+                return i + 1
+            if not is_chained(h, weight, following, forward.rounds):
                 return i + 1
             following = h
         return 0

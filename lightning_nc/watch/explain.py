@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from lightning_nc.watch.capture import Capture
-from lightning_nc.watch.stack import find_stack
+from lightning_nc.watch.stack import feeding, find_stack
 
 
 def features(capture: Capture) -> str:
@@ -35,6 +35,16 @@ def silence(capture: Capture) -> str:
     )
 
 
+def no_weights(capture: Capture) -> str:
+    """Why keys that need the weight that a layer's input meets are those of the classifier alone."""
+    named = ", ".join(map(repr, list(capture.layers)[:3]))
+    return (
+        f"No weight is known at the layers {named}, ...: of the keys layer/* those that need one are "
+        "the classifier's alone. Name the nn.Linear or convolution itself, as 'name:in', or all of them "
+        "as '**:in'; a grouped one, and one with a forward of its own, has none that is known."
+    )
+
+
 def head(capture: Capture, looked_for: Sequence[str]) -> str:
     """Which layers make up the linear head.
 
@@ -61,5 +71,7 @@ def head(capture: Capture, looked_for: Sequence[str]) -> str:
             "layers in front of it are measured."
         )
     paths = [capture.layers[name].path for name in capture.depth.stack]
-    listed = ", ".join(map(repr, [*paths, capture.classifier_name]))
-    return f"The linear head is M = {len(paths) + 1}: {listed}."
+    listed = [*paths, capture.classifier_name or ""]
+    before = feeding(capture.modules, listed[0])
+    ends = "" if before is None else f" It ends before {before!r}, which has a bias."
+    return f"The linear head is M = {len(listed)}: {', '.join(map(repr, listed))}.{ends}"

@@ -34,6 +34,8 @@ def keep_input(capture: "Capture", batch: Batch, name: str, args: tuple[Any, ...
     if capture.is_sharded and batch.keeps is not None:  # afterwards, a rank has but its share of W
         current.parameters = linear.copied()
     capture.dropout.note_feature(x)
+    if not torch.compiler.is_compiling():
+        capture.depth.note_feature(name, x, current.layers)
 
 
 def keep_decisions(

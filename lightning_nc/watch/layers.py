@@ -193,10 +193,10 @@ def covariances_of(
         >>> covariances_of([Layer("conv", "conv", "auto")], {"": "per_class", "c*": "none"})
         {'': 'per_class', 'conv': 'none'}
     """
-    places = {layer.name: layer.given for layer in layers}
+    places = {layer.name: {layer.name, layer.given, layer.path} for layer in layers}
     own: dict[str, CovarianceSetting] = {}
     for path, setting in given.items():
-        fitting = [n for n, p in places.items() if path in (n, p) or matching([n, p], path)]
+        fitting = [n for n, known in places.items() if path in known or matching(known, path)]
         if path and not fitting:
             raise ValueError(
                 "Expected covariance to name measured layers, or '' for the classifier's features, "

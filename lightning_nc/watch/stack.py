@@ -49,6 +49,23 @@ def find_stack(modules: Mapping[str, nn.Module], classifier: str | None) -> list
     return found
 
 
+def feeding(modules: Mapping[str, nn.Module], path: str) -> str | None:
+    """The ``nn.Linear`` with a bias that is registered right before another one which it fits, if any.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(8, 4), nn.Linear(4, 3))
+        >>> feeding(dict(net.named_modules()), "1")
+        '0'
+    """
+    leaves = [n for n, m in modules.items() if n and not any(m.children())]
+    at = leaves.index(path) if path in leaves else 0
+    before, here = modules[leaves[at - 1]] if at else None, modules.get(path)
+    if not isinstance(before, nn.Linear) or not isinstance(here, nn.Linear):
+        return None
+    fits = before.bias is not None and before.out_features == here.in_features
+    return leaves[at - 1] if fits else None
+
+
 def _require_several_rows(name: str, classifier: nn.Linear) -> None:
     if classifier.out_features == 1:
         raise ValueError(

@@ -204,6 +204,11 @@ def test_a_weight_is_known_where_the_forward_applies_it(module, is_known):
         assert reader().shape[1] == 4
 
 
+def test_where_no_layer_has_a_weight_it_is_said():
+    with pytest.warns(match=r"No weight is known at the layers 'net\.body'.*as '\*\*:in'"):
+        run(seeded(), layers=["net.body"], measures=["layer"], epochs=1)
+
+
 # What "**" finds
 
 
@@ -213,6 +218,9 @@ def test_a_weight_that_is_made_is_no_layer():
             super().__init__()
             self.body = parametrizations.weight_norm(nn.Linear(8, BATCH))
             self.head = nn.Linear(BATCH, C)
+
+        def forward(self, x):
+            return self.head(self.body(x).relu())
 
     _, callback = run(seeded(Made), layers=["**"], classifier="net.head", epochs=1)
     layers = {key.split("/", 3)[3] for key in callback.history if key.count("/") == 3}

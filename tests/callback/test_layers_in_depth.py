@@ -216,10 +216,11 @@ def test_two_stars_take_what_can_be_measured(sanity, caplog):
         fit(Branches(), [callback], num_sanity_val_steps=sanity)
     measured = {key.split("/", 3)[3] for key in callback.history if key.count("/") == 3}
     assert measured == {
-        "nested.0.0", "nested.0.1", "zero", "body.0", "body.1", "body.2", "body.3", "head.0", "head.1",
+        "nested.0.0", "nested.0.1", "zero", "body.0", "body.1", "body.2", "body.3", "head.0",
     }  # fmt: skip
     assert "1 of which it is not certain how they become rows ('tokens')" in caplog.text
     assert "that put out what a part of them has put out ('nested.0', 'nested', 'body')" in caplog.text
+    assert "1 that put out, or are given, what the classifier is given ('head.1')" in caplog.text
     assert "that did not run before the classifier, or hold it ('head', 'head.2', 'late'" in caplog.text
 
 
@@ -243,7 +244,7 @@ def test_layers_are_told_in_the_order_in_which_they_run():
     logged = [key.split("/", 3)[3] for key in callback.history if key.startswith("nc1/cdnv/val/")]
     assert logged == list(seen[-1])
     assert seen[-1] == (
-        "nested.0.0", "nested.0.1", "zero", "body.0", "body.1", "body.2", "body.3", "head.0", "head.1",
+        "nested.0.0", "nested.0.1", "zero", "body.0", "body.1", "body.2", "body.3", "head.0",
     )  # fmt: skip
 
 
@@ -278,3 +279,33 @@ def test_notices_of_many_layers_are_one_warning():
     texts = [str(w.message) for w in told if "covariance" in str(w.message)]
     together = [text for text in texts if "Layers 'body.0', 'body.1', 'body.2' and 1 more: " in text]
     assert len(together) == 2  # stages
+
+
+def test_what_goes_into_a_part_is_measured_once_at_the_part_that_has_the_weight():
+    _, callback = run(seeded(), layers=["**:in"], measures=["layer"])
+    layers = {key.split("/", 3)[3] for key in callback.history if key.count("/") == 3}
+    # body and head are given what their first layers are, and the last one what the classifier is
+    assert layers == {"body.0.in", "body.1.in", "body.2.in", "body.3.in", "head.0.in", "head.1.in"}
+    assert "layer/stable_rank/val/body.0.in" in callback.history
+
+
+def test_the_profile_of_a_run_has_the_classifier_last():
+    _, callback = run(seeded(), layers=["body.*"])
+    profile = callback.history.profile("layer/within_share", "val")
+    assert list(profile) == ["body.0", "body.1", "body.2", "body.3", ""]
+    assert profile[""] == callback.history["layer/within_share/val"][-1].value
+
+
+def test_measures_as_a_text_are_refused():
+    with unchecked_shapes(), pytest.raises(ValueError, match=r"Expected a list of .*\['layer'\]\?"):
+        NeuralCollapseCallback(measures="layer")
+
+
+def test_a_layer_with_a_bias_in_front_of_the_head_is_told(caplog):
+    module = seeded()
+    module.head[1] = nn.Linear(16, 12)
+    with caplog.at_level("INFO"):
+        run(module, measures=["linear"])
+    assert (
+        "The linear head is M = 1: 'head.2'. It ends before 'head.1', which has a bias." in caplog.text
+    )

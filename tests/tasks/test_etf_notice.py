@@ -12,7 +12,10 @@ from lightning_nc.tasks.notices import least_etf_distance, notices
 from lightning_nc.values import Fate, Outcome, frame
 from lightning_nc.values.frame import Frame
 
-INSTEAD = "Read nc2/means_log_distance_variation and nc3/uniform_duality instead."
+INSTEAD = (
+    "Read nc2/means_log_distance_variation as uniformity, the smaller the better, and "
+    "nc3/uniform_duality, which can."
+)
 SEVEN = "7 classes in 3 features: a simplex ETF needs at least 6 features, so"
 
 
@@ -24,9 +27,10 @@ def said(keys, counts=(5,) * 7, width=3):
 
 def test_the_keys_that_cannot_reach_0_are_named_with_how_near_they_can_come():
     text = (
-        f"{SEVEN} nc2/means_max_angle, nc2/weights_max_angle, nc2/means_etf_distance, "
-        "nc2/weights_etf_distance, nc3/duality_etf_distance cannot reach 0 (an etf_distance: no less "
-        f"than 0.765). {INSTEAD}"
+        f"{SEVEN} nc2/means_equiangularity, nc2/weights_equiangularity, nc2/means_max_angle, "
+        "nc2/weights_max_angle, nc2/means_etf_distance, nc2/weights_etf_distance, "
+        "nc2/means_log_distance_variation, nc3/duality_etf_distance cannot reach 0 (an etf_distance: "
+        f"no less than 0.765). {INSTEAD}"
     )
     assert said(MEASURES) == {"wide": text}
     assert math.sqrt(2 - 2 * math.sqrt(3 / 6)) == pytest.approx(0.765, abs=5e-4)
@@ -36,7 +40,7 @@ def test_only_keys_with_a_value_are_named_and_without_one_nothing_is_said():
     assert said(["nc2/means_max_angle"]) == {
         "wide": f"{SEVEN} nc2/means_max_angle cannot reach 0. {INSTEAD}"
     }
-    assert said(["nc1/cdnv", "nc3/uniform_duality", "nc2/means_log_distance_variation"]) == {}
+    assert said(["nc1/cdnv", "nc3/uniform_duality", "nc2/means_equinorm"]) == {}
     nan = Outcome(torch.tensor(torch.nan), Fate.NAN, "they coincide")
     evidence = evidence_of(gaussian_classes([5] * 7, 3))
     assert "wide" not in notices(evidence, {"nc2/means_etf_distance": nan})
@@ -100,4 +104,5 @@ def test_a_layer_is_told_of_its_own_keys():
     evidence = evidence_of(given)
     layer = ClassEvidence(evidence.all_classes, tallies=evidence.tallies)
     text = notices(layer, evaluate(MEASURES.values(), layer))["wide"]
-    assert text.startswith(f"{SEVEN} nc2/means_max_angle, nc2/means_etf_distance cannot reach 0 (an")
+    keys = "nc2/means_equiangularity, nc2/means_max_angle, nc2/means_etf_distance"
+    assert text.startswith(f"{SEVEN} {keys}, nc2/means_log_distance_variation cannot reach 0 (an")
