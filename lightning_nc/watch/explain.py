@@ -40,8 +40,8 @@ def no_weights(capture: Capture) -> str:
     named = ", ".join(map(repr, list(capture.layers)[:3]))
     return (
         f"No weight is known at the layers {named}, ...: of the keys layer/* those that need one are "
-        "the classifier's alone. Name the nn.Linear or convolution itself, as 'name:in', or all of them "
-        "as '**:in'; a grouped one, and one with a forward of its own, has none that is known."
+        "the classifier's alone. Name the nn.Linear or convolution itself, as 'name:in', or all of "
+        "them as '**:in'; a grouped one, and one with a forward of its own, has none that is known."
     )
 
 
