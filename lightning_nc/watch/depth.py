@@ -99,7 +99,7 @@ class Depth:
         for other, (reference, then) in self._seen.items():
             same = reference() is x and version == then
             # in inference mode, a change in place is seen by its values alone
-            if not same or (version is None and not torch.equal(rows, before[other])):
+            if not same or (version is None and not torch.equal(rows, before.get(other, rows[:0]))):
                 continue
             there = self._layers[other]
             if layer.of_input and there.of_input and layer.path.startswith(there.path + "."):
