@@ -63,7 +63,7 @@ class Recorder:
             accumulator.reset()
         for kept in (self.classifier, *self.weights.values()):
             kept.reset()
-        self._batches: Counter[str] = Counter()  # that have brought rows, by module
+        self._batches: Counter[str] = Counter()  # those with rows, by module
         self._is_abandoned = False
         self._subsets: dict[int, np.random.Generator] = {}
 
@@ -205,10 +205,10 @@ class Recorder:
         return checked
 
     def _said_of_batches(self) -> dict[tuple[str, str], str]:
-        """Of layers that do not run in each batch, and of those that were left out on the way."""
+        """Of layers that do not run for each forward, and of those that were left out on the way."""
         whole = self._batches[HEAD]
         said = {
-            ("seldom", name): f"It ran in {ran} of {whole} batches, on which its values rest."
+            ("seldom", name): f"It ran before {ran} of {whole} forwards, on which its values rest."
             for name, ran in self._batches.items()
             if ran < whole
         }

@@ -310,7 +310,7 @@ def test_a_layer_that_does_not_run_in_each_batch_is_told_of():
             extra = self.aside(x) if self.calls % 3 == 2 else 0
             return self.head(self.body(x) + extra)
 
-    with pytest.warns(match="Layer 'aside.in': It ran in 1 of 3 batches"):
+    with pytest.warns(match="Layer 'aside.in': It ran before 1 of 3 forwards"):
         found = measure(
             seeded(Seldom).eval(),
             loader(),
