@@ -181,7 +181,9 @@ class Session:
     def _end_skipped_loaders(self, trainer: Any, pl_module: Any) -> None:
         """Where all loaders are empty, Lightning skips the loop and all that it would have called."""
         are_empty = trainer.num_val_batches and not any(trainer.num_val_batches)
-        joins = trainer.world_size > 1 and trainer.enable_validation  # other ranks may have batches
+        every = trainer.check_val_every_n_epoch
+        validates = trainer.enable_validation and every and (trainer.current_epoch + 1) % every == 0
+        joins = trainer.world_size > 1 and validates  # other ranks may have batches
         if are_empty and (joins or self._schedule.was_measured(stage_of("validate").name)):
             self.start_loop(trainer)
             self.start_loaders(trainer)

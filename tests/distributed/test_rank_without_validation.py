@@ -5,7 +5,7 @@ import pytest
 pytestmark = pytest.mark.ddp
 
 
-def train(rank, folder):
+def train(rank, folder, every):
     import warnings
 
     import lightning as L
@@ -42,7 +42,8 @@ def train(rank, folder):
     seed_everything(0, verbose=False)
     callback = NeuralCollapseCallback(layers=["body"], figures_every_n_epochs=0)
     run = L.Trainer(
-        callbacks=[callback], max_epochs=2, accelerator="cpu", devices=2, strategy="ddp", logger=False,
+        callbacks=[callback], max_epochs=2, check_val_every_n_epoch=every, accelerator="cpu",
+        devices=2, strategy="ddp", logger=False,
         use_distributed_sampler=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, default_root_dir=folder,
     )  # fmt: skip
@@ -50,9 +51,10 @@ def train(rank, folder):
     return {key: [entry.value for entry in callback.history[key]] for key in callback.history}
 
 
-def test_a_rank_without_validation_takes_part_from_the_first_epoch(two_processes, tmp_path):
-    first, second = two_processes.run(train, str(tmp_path))
+@pytest.mark.parametrize("every", [1, 2])
+def test_a_rank_without_validation_takes_part_from_the_first_epoch(every, two_processes, tmp_path):
+    first, second = two_processes.run(train, str(tmp_path), every)
     assert first == second
-    assert first["nc0/num_samples/val"] == [96, 96]
+    assert first["nc0/num_samples/val"] == [96] * (2 // every)
     assert first["nc0/num_samples/train_online"] == [192, 192]
-    assert len(first["layer/within_share/val/body"]) == 2
+    assert len(first["layer/within_share/val/body"]) == 2 // every
