@@ -61,7 +61,7 @@ class Watch:
         self._stages = Stages(task, self._capture, max_rows_per_batch)
         self._has_told = False
         if "weight" in task.needs and places.layers and not self._capture.readers:
-            say("no weights", explain.no_weights(self._capture))
+            announce(explain.no_weights(self._capture))
         self._seen: set[str] = set()
         self._rehearsed: set[str] = set()  # what ran in the frozen pass before it was found
         self._sense = Sense(self._capture, places, task.settings.ignore_index, root)
