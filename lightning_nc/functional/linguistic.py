@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lightning_nc.functional.duality import duality_cosines
+from lightning_nc.functional.duality import duality_cosines, uniform_duality
 from lightning_nc.functional.geometry import log_inverse_distances, off_diagonal
 from lightning_nc.functional.variability import pairwise_cdnv
 from lightning_nc.values.classifier import LinearClassifier
@@ -129,7 +129,7 @@ def duality_cosine_std(statistics: ClassStatistics, classifier: LinearClassifier
     References:
         Wu & Papyan (2024), "Linguistic collapse: neural collapse in (large) language models".
     """
-    return duality_cosines(statistics, classifier).std(correction=0)
+    return uniform_duality(statistics, classifier)
 
 
 def cdnv_median(statistics: ClassStatistics) -> Float[Tensor, ""]:
