@@ -11,6 +11,7 @@ from lightning_nc.run.twins import Callback
 from lightning_nc.session import Session
 from lightning_nc.values import ClassStatistics, History
 from lightning_nc.values.covariance import CovarianceSetting
+from lightning_nc.watch.census import Census
 from lightning_nc.watch.choice import Choice
 from lightning_nc.watch.places import Forwards, Place
 
@@ -67,11 +68,14 @@ class NeuralCollapseCallback(Callback):
             batch and its index ("predict_step"), or a function of the module and the batch by dotted
             path. None: forward on the inputs, else predict_step where it is overridden. Weights,
             buffers, modes, torchmetrics inside the module, loggers and global random states are put
-            back; what else it changes stays: lists that a validation_step fills, generators and
-            counters that are no buffers.
-        frozen_num_workers: At least so many worker processes load the data of the frozen pass, and
-            keep the data set's own state untouched. 0: this process does, for data sets that do not
-            survive a fork (thread pools, locks, connections).
+            back; what else it changes stays: lists that a validation_step fills, generators.
+        frozen_num_workers: At least so many worker processes load the data of the frozen pass. 0: this
+            process does, for data sets that do not survive a fork (thread pools, locks, connections).
+        penalty: Lambda of the classifier's weight and bias in the objective (docs/imbalance.md), for
+            mse/*; a mapping gives "weight" and "bias" their own. None: not known, and never inferred.
+        feature_penalty: Likewise, of the features.
+        class_counts: Rows of each class in training, for imbalance/*. None: of the measured epoch.
+        shots: Classes with fewer rows in training are few-shot, with more than the second many-shot.
         every_n_epochs: How often the other stages are measured; the first epoch always, and the last
             one where it is known beforehand (``max_epochs``).
         every_n_steps: Measure training in windows of so many optimizer steps in the place of epochs,
@@ -93,11 +97,9 @@ class NeuralCollapseCallback(Callback):
             known. 0: never. None: every 10 epochs, where they take no more than a tenth of the time.
         class_names: Names of the classes, for the pictures.
         prog_bar: Show one value each for NC1 to NC4 in the progress bar.
-        prefix: Put before every key as it is, so let it end in "/"; two instances with equal keys are
-            refused.
+        prefix: Put before every key as it is, so let it end in "/"; equal keys are refused.
         stage_names: Names of the validation loaders, such as ["train", "val"].
-        seed: Seed of the sample, of random subsets and of the frozen pass; the global random state is
-            never touched.
+        seed: Of the sample, of random subsets and of the frozen pass; no global one is ever touched.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -133,6 +135,10 @@ class NeuralCollapseCallback(Callback):
         measures: list[str] = ["default"],  # noqa: B006
         ignore_index: int | None = -100,
         max_rows_per_batch: int | None = None,
+        penalty: float | dict[str, float] | None = None,
+        feature_penalty: float | None = None,
+        class_counts: list[int] | None = None,
+        shots: list[int] = [20, 100],  # noqa: B006
         figures_every_n_epochs: int | None = None,
         class_names: list[str] | None = None,
         prog_bar: bool = False,
@@ -145,6 +151,7 @@ class NeuralCollapseCallback(Callback):
         self._plan = plan_of(given)
         self._running: Session | None = None
         self._found: Choice | None = None
+        self._census = Census()
         self._phase = "fit"
         self._state_key = self._generate_state_key(
             prefix=prefix, classifier=classifier, layers=layers, measures=measures
@@ -166,12 +173,13 @@ class NeuralCollapseCallback(Callback):
         return self._state_key  # Lightning asks for it before each of its calls
 
     def state_dict(self) -> dict[str, Any]:
-        """The logged history, the epochs of the last measurements and the classifier, in primitives."""
+        """The history, when what was measured last, the classifier, and the classes of training."""
         found = self._choice
         return {
             "history": self.history.state_dict(),
             "schedule": self._plan.schedule.state_dict(),
             "classifier": {} if found is None else found.state_dict(),
+            "training": self._census.state_dict(),
         }
 
     def load_state_dict(self, state_dict: Any) -> None:
@@ -180,16 +188,17 @@ class NeuralCollapseCallback(Callback):
             state = entries(state_dict, self.state_dict().keys(), self._plan.voice.say)
             history = History.from_state_dict(state.get("history", {}), self.history.prefix)
             found = Choice.from_state_dict(state.get("classifier", {}))
+            census = Census.from_state_dict(state.get("training", {}))
             if self._phase == "fit":
                 self._plan.schedule.load_state_dict(state.get("schedule", {}))
                 self._plan.reporter.history = history
-            self._found = found or self._found
+            self._found, self._census = found or self._found, census or self._census
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Refuse settings that cannot work, before anything runs."""
         self._phase = stage
         if stage == "fit":
-            self._found = None
+            self._found, self._census = None, Census()
             if getattr(trainer, "ckpt_path", None):
                 # the checkpoint's comes next, if it has one
                 self._plan.reporter.history = History(prefix=self.history.prefix)
@@ -288,7 +297,7 @@ class NeuralCollapseCallback(Callback):
 
     @property
     def _choice(self) -> Choice | None:
-        """The classifier that a run has found, or what is known of an earlier one."""
+        """That of this run, or of an earlier one."""
         return self._found if self._running is None else self._running.choice or self._found
 
     @property
@@ -302,7 +311,7 @@ class NeuralCollapseCallback(Callback):
         doubtful = doubt(trainer.strategy)
         if doubtful and trainer.is_global_zero:
             self._plan.voice.say("strategy", doubtful)
-        self._running = Session(self._plan, pl_module, self._found)
+        self._running = Session(self._plan, pl_module, self._found, self._census)
 
     def _detach(self) -> None:
         self._found = self._choice

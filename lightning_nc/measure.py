@@ -17,6 +17,7 @@ from torch.utils.data import Dataset, IterableDataset
 from lightning_nc.dotted_path import import_function
 from lightning_nc.measurement import Measurement
 from lightning_nc.tasks import Settings, make_task
+from lightning_nc.tasks.stated import checked_counts, checked_shots, stated_penalties
 from lightning_nc.unchanged import eval_mode, same_buffers, same_random_states
 from lightning_nc.values.covariance import Covariances, by_module
 from lightning_nc.values.errors import NeuralCollapseWarning
@@ -29,7 +30,7 @@ from lightning_nc.watch.watch import Watch
 Function = str | Callable[[Any, Any], Any]
 Arguments = tuple[list[Any], dict[str, Any], str]
 
-_STAGE = Stage("measure", "measure")
+_STAGE = Stage("measure", "measure", ends_epoch=True, trains=True)
 _ARGS, _KEYWORDS = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
 _IN_EVAL_MODE = "Call model.eval() before measuring, and model.train() after it."
 _LOG = logging.getLogger("lightning_nc")
@@ -43,7 +44,9 @@ def measure(
     measures: Sequence[str] = ("default",), covariance: Covariances = "auto",
     ignore_index: int | None = -100, min_count: int = 1, forwards: Forwards = "last",
     device: torch.device | str | None = None, forward: Function | None = None, progress: bool = True,
-    seed: int = 0,
+    seed: int = 0, penalty: float | Mapping[str, float] | None = None,
+    feature_penalty: float | None = None, class_counts: Sequence[int] | None = None,
+    shots: Sequence[int] = (20, 100),
 ) -> Measurement:  # fmt: skip
     """Neural collapse of a network on labeled data, in eval mode, without gradients, in one pass.
 
@@ -76,6 +79,12 @@ def measure(
             is not the labels, or the batch itself, where nothing else could be meant.
         progress: Show a bar where the pass takes more than two seconds, in a terminal or a notebook.
         seed: Of the sample of rows; the global random state is never touched.
+        penalty: Lambda of the classifier's weight and bias in the objective (docs/imbalance.md), for
+            mse/*; a mapping gives "weight" and "bias" their own. None: not known.
+        feature_penalty: Likewise, of the features.
+        class_counts: Rows of each class in the training data, for imbalance/*. None: those of the
+            loader.
+        shots: Where few-shot classes end, and many-shot classes begin.
 
     Returns:
         The values, which print as a table, and what they were computed from.
@@ -98,6 +107,8 @@ def measure(
     settings = Settings(
         num_classes, whole, ignore_index, names, seed=seed, min_count=min_count,
         measures_layers=bool(layers), own_covariances=own,
+        penalties=stated_penalties(penalty, feature_penalty), class_counts=checked_counts(class_counts),
+        shots=checked_shots(shots),
     )  # fmt: skip
     places = Places(classifier, features, layers, pool, forwards, target, target_shift, mask, predicted)
     told: dict[str, str] = {}

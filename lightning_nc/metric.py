@@ -17,6 +17,7 @@ from lightning_nc.stream.sync import Ranks
 from lightning_nc.tasks import Multiclass, Settings
 from lightning_nc.tasks.merging import Modules, evidence_of
 from lightning_nc.tasks.notices import rows_left_out
+from lightning_nc.tasks.task import Around
 from lightning_nc.values.classifier import LinearClassifier
 from lightning_nc.values.covariance import CovarianceSetting
 from lightning_nc.values.errors import NeuralCollapseWarning
@@ -300,15 +301,14 @@ class NeuralCollapse(Metric):
     def _evidence(self, ranks: Ranks | None) -> ClassEvidence:
         kept = KeptClassifier.of(self._classifier)
         modules = Modules({HEAD: self._accumulator}, kept, {HEAD: self.task})
-        return evidence_of(modules, ranks)[HEAD]  # type: ignore[return-value]
+        return evidence_of(modules, ranks, Around(joins=False))[HEAD]  # type: ignore[return-value]
 
     def _check_classifier(self, classifier: LinearClassifier) -> None:
         expected = (self.num_classes, self.num_features)
         if tuple(classifier.weight.shape) != expected:
             raise ValueError(
-                f"Expected a classifier of shape {expected}, but got "
-                f"{tuple(classifier.weight.shape)}. Are the features its input, and num_classes the "
-                "number of its rows?"
+                f"Expected a classifier of shape {expected}, but got {tuple(classifier.weight.shape)}. "
+                "Are the features its input, and num_classes the number of its rows?"
             )
 
 

@@ -10,6 +10,7 @@ from lightning_nc.report.voice import Voice
 from lightning_nc.run.frozen_pass import FrozenPass
 from lightning_nc.run.schedule import Schedule
 from lightning_nc.tasks import Settings, Task, make_task
+from lightning_nc.tasks.stated import checked_counts, checked_shots, stated_penalties
 from lightning_nc.values.covariance import by_module
 from lightning_nc.values.stage import Stage, stage_of
 from lightning_nc.watch.places import Places
@@ -125,7 +126,7 @@ def plan_of(given: Mapping[str, Any]) -> Plan:
         task=task,
         places=places,
         schedule=Schedule(how_often, a.every_n_epochs, a.every_n_steps),
-        reporter=Reporter({m.key for m in task.measures}, a.prefix, a.prog_bar, voice.say),
+        reporter=Reporter(*_keys_of(task), a.prefix, a.prog_bar, voice.say),
         voice=voice,
         frozen_pass=FrozenPass(a.inference, a.frozen_num_workers, a.seed, voice.say),
         online=a.online,
@@ -151,7 +152,16 @@ def _settings_of(a: SimpleNamespace) -> Settings:
         min_count=a.min_count,
         measures_layers=bool(a.layers),
         own_covariances=own_covariances,
+        penalties=stated_penalties(a.penalty, a.feature_penalty),
+        shots=checked_shots(a.shots),
+        class_counts=checked_counts(a.class_counts),
+        keeps_all_rows=a.max_rows_per_batch is None,
     )
+
+
+def _keys_of(task: Task) -> tuple[set[str], set[str]]:
+    """The keys that are logged, and those that may be."""
+    return {m.key for m in task.measures}, {m.key for m in task.may_join}
 
 
 def _require_at_least(name: str, value: int | None, least: int) -> None:

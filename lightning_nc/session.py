@@ -14,6 +14,7 @@ from lightning_nc.report.scalars import takes_figures
 from lightning_nc.report.voice import Lost
 from lightning_nc.run.schedule import is_last_epoch
 from lightning_nc.values import HEAD, Recorded, Stage, stage_of
+from lightning_nc.watch.census import Census
 from lightning_nc.watch.choice import Choice
 from lightning_nc.watch.watch import Watch
 
@@ -25,9 +26,16 @@ class Session:
         plan: What to do.
         network: The LightningModule.
         choice: The classifier that was found before.
+        census: What is known of the training data.
     """
 
-    def __init__(self, plan: Plan, network: nn.Module, choice: Choice | None = None) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        network: nn.Module,
+        choice: Choice | None = None,
+        census: Census | None = None,
+    ) -> None:
         self._plan = plan
         self._schedule, self._voice, self._reporter = plan.schedule, plan.voice, plan.reporter
         self._watch = Watch(
@@ -38,8 +46,11 @@ class Session:
             rank_zero_info,
             plan.max_rows_per_batch,
             choice,
+            census,
         )
-        self._gallery = Gallery(plan.reporter.measures, plan.prefix, plan.class_names, self._voice.say)
+        self._gallery = Gallery(
+            {m.key for m in plan.task.measures}, plan.prefix, plan.class_names, self._voice.say
+        )
         self._stepped = False
         self._measures_online = self._measures_loop = False
 
@@ -194,6 +205,11 @@ class Session:
     def _is_due(self, trainer: Any, stage: Stage) -> bool:
         return self._schedule.is_due(stage.name, trainer.current_epoch, is_last_epoch(trainer))
 
+    def _is_epoch_complete(self, trainer: Any) -> bool:
+        """Whether what was measured of training so far is an epoch."""
+        is_last = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        return bool(is_last) and not self._schedule.has_windows
+
     def _note_first_step(self) -> None:
         """From here on, nothing that goes wrong in measuring is raised."""
         self._stepped = True
@@ -225,6 +241,8 @@ class Session:
         recorded: Recorded | None = None
         with self._harmless(trainer, f"Stage {stage.name}"):
             device, distributed = trainer.strategy.root_device, trainer.world_size > 1
+            if trainer.state.fn == "fit" and self._measures_online and not stage.trains:
+                self._watch.count_training(device, distributed, self._is_epoch_complete(trainer))
             recorded = self._watch.end(stage, device, distributed)
         if recorded is not None and trainer.is_global_zero:
             self._reporter.tell(stage, recorded, self._doubt())
@@ -235,7 +253,7 @@ class Session:
             self._show(trainer, stage, recorded)
 
     def _show(self, trainer: Any, stage: Stage, recorded: Recorded) -> None:
-        self._gallery.hang(trainer)
+        self._gallery.hang(trainer, self._reporter.history)
         if stage.loop == "fit" and self._plan.frozen_every:
             return  # the frozen pass shows the same data, without the noise of training
         if recorded.outcomes.get(HEAD) and self._draws(trainer):

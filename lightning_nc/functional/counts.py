@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from lightning_nc.functional import decision
+from lightning_nc.functional import decision, probe
+from lightning_nc.values.evidence import ClassEvidence, Evidence
 
 
 @dataclass(frozen=True)
@@ -18,15 +19,26 @@ class Count:
         function: Own and merged evidence to a vector.
         size: Its length.
         serves: The parts of the evidence that rest on it.
+        of_each_class: So many more for each class, seen or not.
     """
 
     function: Callable[..., Tensor]
     size: int
     serves: tuple[str, ...]
+    of_each_class: int = 0
+
+    def length(self, merged: Evidence) -> int:
+        """Of the vector, which is the same on all ranks."""
+        if not self.of_each_class:
+            return self.size
+        assert isinstance(merged, ClassEvidence)
+        return self.size + self.of_each_class * merged.all_classes.num_classes
 
 
 COUNTS: dict[str, Count] = {
     "decisions": Count(decision.decisions_of_own_rows, 6, serves=("decisions", "network_decisions")),
+    "recalls": Count(decision.recalls_of_own_rows, 0, serves=("recalls",), of_each_class=2),
+    "probe_decisions": Count(probe.probe_of_own_rows, 4, serves=("probe_decisions",)),
 }
 """The counts by the name under which :attr:`Evidence.counts` holds their sums."""
 

@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lightning_nc.functional.nearest_center import nearest_class_center
+from lightning_nc.values.classifier import LinearClassifier
 from lightning_nc.values.errors import UndefinedMeasure
 from lightning_nc.values.evidence import ClassEvidence
 from lightning_nc.values.sample import Decisions, FeatureSample
@@ -28,6 +29,7 @@ def count_decisions(
     stands_for: Float[Tensor, ""] | Int[Tensor, ""],
     predicted: Float[Tensor, ""] | Int[Tensor, ""],
     correct: Float[Tensor, ""] | Int[Tensor, ""],
+    center: Int[Tensor, " R"] | None = None,
 ) -> Decisions:
     """Count how network and nearest class center decide; the counts of several ranks add up.
 
@@ -37,6 +39,7 @@ def count_decisions(
         stands_for: The number of valid rows that the sample was drawn from, its weight.
         predicted: Of these rows, those of which the network's decision is known.
         correct: Those that the network got right.
+        center: The nearest class center of each valid row, where it is known.
 
     Returns:
         The counts, as float64 scalars.
@@ -57,7 +60,8 @@ def count_decisions(
     sampled = center_correct = compared = mismatched = zero
     if num_rows:
         weight = stands_for.to(dtype) / num_rows
-        center = nearest_class_center(sample.features, statistics, guess=sample.target)
+        if center is None:
+            center = nearest_class_center(sample.features, statistics, guess=sample.target)
         sampled = weight * num_rows
         center_correct = weight * (center == sample.target).sum()
         if sample.predicted is not None:
@@ -96,21 +100,85 @@ def decisions_of_own_rows(own: ClassEvidence, merged: ClassEvidence) -> Float[Te
         >>> ncc_mismatch(Decisions(*decisions_of_own_rows(stage, stage)))
         tensor(0.2500, dtype=torch.float64)
     """
-    assert own.sample is not None
     assert own.tallies is not None
     assert merged.tallies is not None
-    seen, counts = merged.all_classes.seen, own.all_classes.counts
-    sample = _within_reach(_of_classes(own.sample.valid(), seen), num_classes=int(seen.sum()))
-    rows = (counts * seen).sum().to(merged.all_classes.means.dtype)
+    sample, center, rows = _decided_by_centers(own, merged)
     predicted, correct = own.tallies.predicted, own.tallies.correct
-    head = merged.head if merged.by_head and bool(merged.tallies.predicted == 0) else None
-    if head is not None:
-        sample = replace(sample, predicted=head.decide(sample.features))
-    if head is not None or merged.is_restricted:
+    if _decides(merged) is not None or merged.is_restricted:
         predicted, correct = _weighed(sample, rows)
     return count_decisions(
-        sample, merged.all_classes, stands_for=rows, predicted=predicted, correct=correct
-    ).as_vector()
+        sample, merged.all_classes,
+        stands_for=rows, predicted=predicted, correct=correct, center=center,
+    ).as_vector()  # fmt: skip
+
+
+def recalls_of_own_rows(own: ClassEvidence, merged: ClassEvidence) -> Float[Tensor, " n"]:
+    """Count by class how the nearest class center decides this rank's sample.
+
+    Args:
+        own: What this rank has accumulated, with its sample.
+        merged: What all ranks have accumulated.
+
+    Returns:
+        For each class the rows that its sampled ones stand for, and then those that are decided for it.
+
+    Example:
+        >>> h, y = torch.tensor([[1.0], [3.0], [9.0], [4.0]]), torch.tensor([0, 0, 1, 1])
+        >>> stage = ClassEvidence(
+        ...     ClassStatistics.from_batch(h, y, 2), None, FeatureSample(h, y, None, seen=4)
+        ... )
+        >>> recalls_of_own_rows(stage, stage)
+        tensor([2., 2., 2., 1.], dtype=torch.float64)
+    """
+    sample, center, rows = _decided_by_centers(own, merged)
+    weight = rows / max(1, len(center))
+    counts = weight.new_zeros(2, merged.all_classes.num_classes)
+    right = sample.target[center == sample.target]
+    for each, of_class in zip(counts, (sample.target, right), strict=True):
+        each.index_add_(0, of_class, weight.expand(len(of_class)))
+    return counts.flatten()
+
+
+def sample_that_counts(
+    own: ClassEvidence, merged: ClassEvidence
+) -> tuple[FeatureSample, Float[Tensor, ""]]:
+    """This rank's sample: its rows of classes that count, so many of them as may meet all classes.
+
+    Args:
+        own: What this rank has accumulated, with its sample.
+        merged: What all ranks have accumulated.
+
+    Returns:
+        The rows with the network's decisions, which are those of W h + b where nobody saw them and W
+        stood still; and how many rows they stand for.
+    """
+    assert own.sample is not None
+    seen, counts = merged.all_classes.seen, own.all_classes.counts
+    sample = _within_reach(_of_classes(own.sample.valid(), seen), num_classes=int(seen.sum()))
+    head = _decides(merged)
+    if head is not None:
+        sample = replace(sample, predicted=head.decide(sample.features))
+    return sample, (counts * seen).sum().to(merged.all_classes.means.dtype)
+
+
+def _decides(merged: ClassEvidence) -> LinearClassifier | None:
+    """The classifier, where nobody saw a decision of the network and it is taken to decide."""
+    unseen = merged.tallies is not None and bool(merged.tallies.predicted == 0)
+    return merged.head if merged.by_head and unseen else None
+
+
+def _decided_by_centers(
+    own: ClassEvidence, merged: ClassEvidence
+) -> tuple[FeatureSample, Int[Tensor, " R"], Float[Tensor, ""]]:
+    """This rank's sample, its nearest class centers, and the rows that it stands for; found once."""
+    memory = vars(merged)
+    if memory.get("decided_by_centers", (None,))[0] is not own:
+        sample, rows = sample_that_counts(own, merged)
+        center = sample.target
+        if len(center):
+            center = nearest_class_center(sample.features, merged.all_classes, guess=center)
+        memory["decided_by_centers"] = own, (sample, center, rows)
+    return memory["decided_by_centers"][1]
 
 
 def _of_classes(sample: FeatureSample, seen: Bool[Tensor, " C"]) -> FeatureSample:

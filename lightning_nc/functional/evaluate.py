@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lightning_nc.functional.table import Measure
+from lightning_nc.functional.measure import Measure
 from lightning_nc.values.errors import UndefinedMeasure
 from lightning_nc.values.evidence import Evidence
 from lightning_nc.values.outcome import Fate, Outcome

@@ -6,7 +6,8 @@ from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 
 from lightning_nc.dotted_path import import_function
-from lightning_nc.functional.table import MEASURES, Measure
+from lightning_nc.functional.measure import Measure
+from lightning_nc.functional.table import MEASURES
 from lightning_nc.values.evidence import ClassEvidence, Evidence
 
 
@@ -22,7 +23,7 @@ def select(
             ``default``, or a function by its dotted path, whose parameters are named like the
             ``parts`` of the evidence; it is logged under ``custom/`` and its name.
         evidence: What the task leaves.
-        occasions: Those of :data:`~lightning_nc.functional.table.OCCASIONS` that are given, in which
+        occasions: Those of :data:`~lightning_nc.functional.measure.OCCASIONS` that are given, in which
             further keys belong to ``default``.
 
     Returns:

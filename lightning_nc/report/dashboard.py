@@ -49,12 +49,13 @@ def _chart(key: str, prefix: str) -> list[object]:
     return ["Multiline", [f".*{re.escape(prefix)}{Key(key, stage='.*')}"]]
 
 
-def card(history: History, prefix: str = "") -> str:
+def card(history: History, prefix: str = "", findings: Iterable[str] = ()) -> str:
     """The latest values as a Markdown table: measure, value and trend by stage, value at collapse.
 
     Args:
         history: The logged values.
         prefix: What the callback puts before every key.
+        findings: Sentences that stand below.
 
     Returns:
         Markdown; empty where nothing was logged.
@@ -86,7 +87,7 @@ def card(history: History, prefix: str = "") -> str:
         "|---" * (3 + len(stages)) + "|",
     ]
     lines += [_row(measure, [values[stage] for stage in stages]) for measure, values in rows.items()]
-    return "\n".join(lines)
+    return "\n".join([*lines, *(f"\n{text}" for text in findings)])
 
 
 def headlines(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

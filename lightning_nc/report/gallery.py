@@ -9,11 +9,13 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_nc.report.album import Album
 from lightning_nc.report.dashboard import card, layout
+from lightning_nc.report.findings import findings
 from lightning_nc.report.scalars import axis, takes_figures
 from lightning_nc.report.writers import FileWriter, to_each, writer_for
 from lightning_nc.values.evidence import ClassEvidence, Evidence
 from lightning_nc.values.history import History
-from lightning_nc.values.stage import Stage
+from lightning_nc.values.key import keys_in
+from lightning_nc.values.stage import Stage, in_order
 
 AFFORDED = 0.1
 """Where nobody has said how often to draw: the share of a run's time that drawing may take, apart from
@@ -39,7 +41,9 @@ class Gallery:
     ) -> None:
         self._keys = keys
         self._prefix = prefix
+        self._names = class_names
         self._album = Album(class_names, prefix)
+        self._findings: dict[str, str] = {}  # by stage, the latest
         self._say = say
         self._has_layout = False
         self._began = time.monotonic()
@@ -72,12 +76,18 @@ class Gallery:
             )
         return draws
 
-    def hang(self, trainer: Any) -> None:
-        """Give the loggers that have custom charts their layout, once."""
+    def hang(self, trainer: Any, history: History) -> None:
+        """Give the loggers that have custom charts their layout, once.
+
+        Args:
+            trainer: The Trainer.
+            history: The logged values, some of which may have joined the others.
+        """
         if self._has_layout or not takes_figures(trainer):
             return
         self._has_layout = True
-        charts = layout(self._keys, self._prefix)
+        logged = {key.measure for _, key in keys_in(history, self._prefix)}
+        charts = layout({*self._keys, *logged}, self._prefix)
         self._each(trainer, lambda writer: writer.layout(charts))
 
     def show_stage(self, trainer: Any, stage: Stage, evidence: Evidence) -> None:
@@ -91,6 +101,8 @@ class Gallery:
         step = axis(trainer, stage.ends_epoch)
         drawn = evidence.to("cpu") if isinstance(evidence, ClassEvidence) else evidence
         with self._timed():
+            if isinstance(drawn, ClassEvidence):
+                self._findings[stage.name] = findings(stage.name, drawn, self._names)
             for key, figure in self._album.of_stage(stage.name, drawn):
                 self._figure(trainer, key, figure, step)
 
@@ -109,7 +121,8 @@ class Gallery:
         with self._timed():
             for key, figure in self._album.of_run(history, layers):
                 self._figure(trainer, key, figure, step)
-            name, words = f"{self._prefix}neural_collapse", card(history, self._prefix)
+            found = [self._findings[name] for name in in_order(self._findings) if self._findings[name]]
+            name, words = f"{self._prefix}neural_collapse", card(history, self._prefix, found)
             if words:
                 self._each(trainer, lambda writer: writer.text(name, words, step))
             for key, gif in self._album.animations() if is_last else ():

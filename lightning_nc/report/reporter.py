@@ -23,7 +23,8 @@ class Reporter:
     """Logs what stages have come to, and remembers it.
 
     Args:
-        measures: The measures that may be logged, by key.
+        certain: The measures that are logged, by key.
+        measures: Those that may be.
         prefix: What the callback puts before every key.
         prog_bar: Show one value each for NC1 to NC4 in the progress bar.
         say: Told the kind and the text of a warning.
@@ -31,12 +32,14 @@ class Reporter:
 
     def __init__(
         self,
+        certain: Collection[str],
         measures: Collection[str],
         prefix: str,
         prog_bar: bool,
         say: Callable[[str, str], None],
     ) -> None:
         self.measures = measures
+        self._certain = certain
         self.prefix = prefix
         self._prog_bar = prog_bar
         self._say = say
@@ -105,7 +108,7 @@ class Reporter:
     ) -> dict[str, Tensor]:
         before = [text for text, key in self._known(layers) if key.stage == stage.name]
         if recorded is None:
-            may_be = (str(Key(m, stage.name, prefix=self.prefix)) for m in sorted(self.measures))
+            may_be = (str(Key(m, stage.name, prefix=self.prefix)) for m in sorted(self._certain))
             return dict.fromkeys(before or may_be, torch.tensor(nan))
         values = {
             str(Key(measure, stage.name, module, self.prefix)): value

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+import torch
 from torch import Tensor
 
 from lightning_nc.functional.counts import Count
@@ -11,13 +12,12 @@ from lightning_nc.functional.deep_linear import partial_products
 from lightning_nc.stream.accumulator import Accumulator
 from lightning_nc.stream.kept_classifier import KeptClassifier, KeptMap
 from lightning_nc.stream.sync import Part, Ranks, add_up, merge_ranks
-from lightning_nc.tasks.task import Task
+from lightning_nc.tasks.task import Around, Task
 from lightning_nc.values.classifier import LinearClassifier
 from lightning_nc.values.errors import RankFailed
 from lightning_nc.values.evidence import ClassEvidence, Evidence
 from lightning_nc.values.recorded import HEAD
-
-References = Mapping[str, Mapping[str, Evidence]]
+from lightning_nc.values.training import Training
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +31,7 @@ class Modules:
         weights: What the features of layers have met, by layer.
         stack: The layers of a linear head in their order, less the classifier at its end.
         names: Paths of the modules, the same on all ranks; "" where this rank has seen none.
+        doubt: Why it is not certain what the head is, a clause; empty where it is.
     """
 
     accumulators: Mapping[str, Accumulator | None]
@@ -39,11 +40,17 @@ class Modules:
     weights: Mapping[str, KeptMap] = field(default_factory=dict)
     stack: tuple[str, ...] = ()
     names: str = ""
+    doubt: str = ""
 
     @property
     def maps(self) -> list[KeptMap]:
         """The classifier, and what layers have met."""
         return [self.classifier, *self.weights.values()]
+
+    def place(self, name: str) -> tuple[int, int]:
+        """The layer of the linear head that a module's features enter, from 1, and how many it has."""
+        num_layers = len(self.stack) + 1
+        return (self.stack.index(name) + 1 if name in self.stack else num_layers), num_layers
 
     def failure(self) -> Exception | None:
         """A rank that cannot read its own states tells the others, and raises after them."""
@@ -86,18 +93,16 @@ class _Maps:
 def evidence_of(
     modules: Modules,
     ranks: Ranks | None = None,
-    references: References | None = None,
+    around: Around | None = None,
     failed: bool = False,
-    by_head: bool = False,
 ) -> dict[str, Evidence]:
     """What the modules of a stage have come to; every rank has to call it.
 
     Args:
         modules: What this rank has measured.
         ranks: Who merges; None: this rank alone.
-        references: The evidence of other stages, by stage and module.
+        around: What else is known where the stage ends.
         failed: This rank cannot take part with its data.
-        by_head: Whether decisions that nobody saw are those of the classifier.
 
     Returns:
         Evidence by module, less the modules of which no rank has seen a batch.
@@ -107,25 +112,23 @@ def evidence_of(
         RanksDiffer: On all ranks, if their modules differ.
     """
     if ranks is not None and ranks.several:
-        return _of_all_ranks(modules, ranks, references or {}, failed, by_head)
+        return _of_all_ranks(modules, ranks, around or Around(), failed)
     if failed:
         raise RankFailed("This rank could not take part with its data.")
     head = modules.classifier.value() if modules.classifier.is_kept else None
     weights = {n: kept.parameters[0].clone() for n, kept in modules.weights.items() if kept.is_kept}
     maps = _Maps.of(head, weights, modules.stack)
-    evidence = {}
-    for name, each in modules.accumulators.items():
-        if each is not None:
-            task, value = modules.tasks[name], each.value(maps.head(name))
-            value = _complete(task, value, name, maps, references or {}, by_head)
-            counts = {count: c.function(value, value) for count, c in task.counts.items()}
-            evidence[name] = replace(value, counts=counts)
+    some = {name: each for name, each in modules.accumulators.items() if each is not None}
+    values = {name: each.value(maps.head(name)) for name, each in some.items()}
+    evidence = _complete(modules, values, maps, around or Around())
+    for name, value in evidence.items():
+        counts = modules.tasks[name].counts_on(value.occasions)
+        counted = {count: each.function(value, value) for count, each in counts.items()}
+        evidence[name] = replace(value, counts=counted)
     return evidence
 
 
-def _of_all_ranks(
-    modules: Modules, ranks: Ranks, references: References, failed: bool, by_head: bool
-) -> dict[str, Evidence]:
+def _of_all_ranks(modules: Modules, ranks: Ranks, around: Around, failed: bool) -> dict[str, Evidence]:
     names = list(modules.accumulators)
 
     def blank(i: int, sizes: tuple[int, ...]) -> Part:
@@ -144,13 +147,10 @@ def _of_all_ranks(
     weights = {n: w.sums[0] for n, w in zip(modules.weights, others, strict=True) if w is not None}
     head = None if kept is None else LinearClassifier(*kept.sums)
     met = _Maps.of(head, weights, modules.stack)
-    own, whole = {}, {}
-    for name, part in zip(names, merged[: len(names)], strict=True):
-        if part is not None:
-            own[name] = part.own
-            value = part.own.merged(part.sums, part.rest, met.head(name))
-            whole[name] = _complete(modules.tasks[name], value, name, met, references, by_head)
-    return _counted(modules.tasks, own, whole, ranks)
+    some = {n: p for n, p in zip(names, merged[: len(names)], strict=True) if p is not None}
+    values = {n: p.own.merged(p.sums, p.rest, met.head(n)) for n, p in some.items()}
+    whole = _complete(modules, values, met, around)
+    return _counted(modules.tasks, {n: p.own for n, p in some.items()}, whole, ranks)
 
 
 def _counted(
@@ -164,21 +164,39 @@ def _counted(
     def over_own_rows(name: str, count: Count) -> Tensor:
         return count.function(own[name].own(), merged[name])
 
-    asked = [(name, count) for name in merged for count in tasks[name].counts.values()]
-    totals = iter(add_up([(partial(over_own_rows, *each), each[1].size) for each in asked], ranks))
+    counts = {name: tasks[name].counts_on(each.occasions) for name, each in merged.items()}
+    asked = [
+        (partial(over_own_rows, name, count), count.length(merged[name]))
+        for name, of_module in counts.items()
+        for count in of_module.values()
+    ]
+    totals = iter(add_up(asked, ranks))
     return {
-        name: replace(each, counts={count: next(totals) for count in tasks[name].counts})
+        name: replace(each, counts={count: next(totals) for count in counts[name]})
         for name, each in merged.items()
     }
 
 
 def _complete(
-    task: Task, evidence: Evidence, name: str, maps: _Maps, references: References, by_head: bool
-) -> Evidence:
+    modules: Modules, values: Mapping[str, Evidence], maps: _Maps, around: Around
+) -> dict[str, Evidence]:
     """With what the user has asked for, what the features met, and what other stages have left."""
-    of_module = {s: found[name] for s, found in references.items() if name in found}
-    whole = task.complete(replace(evidence, references=of_module), by_head)
-    if isinstance(whole, ClassEvidence):
-        weight, product = maps.weights.get(name), maps.products.get(name)
-        whole = replace(whole, input_weight=weight, head_product=product)
-    return whole
+    head = values.get(HEAD)
+    given = modules.tasks[HEAD].settings
+    if given.class_counts is not None:
+        around = replace(around, training=Training(torch.tensor(given.class_counts)))
+    elif around.training is None and isinstance(head, ClassEvidence):
+        keeps_all = given.keeps_all_rows
+        around = replace(around, training=Training(head.all_counts, around.is_whole and keeps_all))
+    complete = {}
+    for name, value in values.items():
+        of_module = {s: found[name] for s, found in around.references.items() if name in found}
+        whole = modules.tasks[name].complete(replace(value, references=of_module), around)
+        if isinstance(whole, ClassEvidence):
+            weight, product = maps.weights.get(name), maps.products.get(name)
+            whole = replace(
+                whole, input_weight=weight, head_product=product, place=modules.place(name),
+                doubt=modules.doubt,
+            )  # fmt: skip
+        complete[name] = whole
+    return complete

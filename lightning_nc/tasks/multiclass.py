@@ -11,7 +11,7 @@ from torch import Tensor
 from lightning_nc.stream.accumulator import Encoded
 from lightning_nc.stream.class_accumulator import ClassAccumulator
 from lightning_nc.tasks.notices import about_covariance, about_small_classes, notices, without_lost
-from lightning_nc.tasks.task import Task
+from lightning_nc.tasks.task import Around, Task
 from lightning_nc.values.evidence import ClassEvidence, Evidence
 from lightning_nc.values.outcome import Outcome
 from lightning_nc.values.small_classes import without_small_classes
@@ -44,7 +44,7 @@ class Multiclass(Task):
             The sizes of an accumulator.
 
         Raises:
-            ValueError: If the classifier has other rows than the settings have classes.
+            ValueError: If the classifier has other rows than the settings have classes, or counts.
         """
         rows = max(2, num_rows)
         num_classes = self.settings.num_classes or rows
@@ -53,6 +53,12 @@ class Multiclass(Task):
                 f"Expected a classifier with num_classes = {num_classes} rows, but got "
                 f"{num_rows}. Leave num_classes out to take the classifier's rows, or name "
                 "another layer as `classifier`."
+            )
+        given = self.settings.class_counts
+        if given is not None and len(given) != num_classes:
+            raise ValueError(
+                f"Expected class_counts to have a number for each of {num_classes} classes, but got "
+                f"{len(given)}."
             )
         return num_classes, num_features
 
@@ -64,17 +70,23 @@ class Multiclass(Task):
             num_classes, num_features, of, s.covariance, s.sample_rows, s.seed, device
         )
 
-    def complete(self, evidence: Evidence, by_head: bool = False) -> Evidence:
-        """With the classes that count, and whose decisions count.
+    @property
+    def tells(self) -> frozenset[str]:
+        """Whether classes have unequal counts."""
+        return frozenset({"unequal_counts"})
+
+    def complete(self, evidence: Evidence, around: Around | None = None) -> Evidence:
+        """With the classes that count, whose decisions count, and what training has.
 
         Args:
             evidence: Of all ranks, before anything is counted.
-            by_head: Whether decisions that nobody saw are those of the classifier.
+            around: What else is known where the stage ends.
 
         Returns:
             The evidence.
         """
         assert isinstance(evidence, ClassEvidence)
+        around, s = around or Around(), self.settings
         given = evidence.all_classes
         kept = without_small_classes(given, self.settings.min_count)
         return replace(
@@ -82,7 +94,11 @@ class Multiclass(Task):
             all_classes=kept,
             counts_before=None if kept is given else given.counts,
             lacks_scatter=given.scatter is not None and kept.scatter is None,
-            by_head=by_head,
+            by_head=around.by_head,
+            training=around.training,
+            occasions=self.tells if around.is_unequal else frozenset(),
+            penalties=s.penalties,
+            shots=s.shots,
         )
 
     def least_rows(self, target: Shaped[Tensor, "..."]) -> int:

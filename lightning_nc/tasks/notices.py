@@ -1,7 +1,7 @@
 """What to tell the user about the data: each kind of notice once, as a warning with its remedy."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor
@@ -17,8 +17,10 @@ from lightning_nc.values.statistics import ClassStatistics
 _OF_ETF = (
     "nc2/means_equiangularity", "nc2/weights_equiangularity", "nc2/means_max_angle",
     "nc2/weights_max_angle", "nc2/means_etf_distance", "nc2/weights_etf_distance",
-    "nc2/means_log_distance_variation", "nc3/duality_etf_distance",
+    "nc2/means_log_distance_variation", "nc3/duality_etf_distance", "imbalance/etf",
+    "imbalance/gof_centered", "imbalance/seli",
 )  # fmt: skip
+_OF_ORTHOGONAL_FRAME = ("imbalance/of", "imbalance/relu_ce")
 _FATES = {Fate.NAN: "is NaN", Fate.LEFT_OUT: "left out", Fate.FEW_CLASSES: "left out"}
 
 
@@ -163,9 +165,26 @@ def _about_classes(statistics: ClassStatistics) -> dict[str, str]:
 
 
 def _about_width(statistics: ClassStatistics, outcomes: Mapping[str, Outcome]) -> dict[str, str]:
-    """A sentence on keys that compare with an ETF where it does not fit into the features."""
+    """Sentences on keys that compare with a frame which does not fit into the features."""
     num_classes, width = statistics.num_classes, statistics.num_features
-    concerned = [key for key in outcomes if key in _OF_ETF and outcomes[key].fate is Fate.VALUE]
+    valued = [key for key, outcome in outcomes.items() if outcome.fate is Fate.VALUE]
+    return _too_wide_for_etf(num_classes, width, valued) | _too_wide(num_classes, width, valued)
+
+
+def _too_wide(num_classes: int, width: int, valued: Collection[str]) -> dict[str, str]:
+    concerned = [key for key in valued if key in _OF_ORTHOGONAL_FRAME]
+    if num_classes <= width or not concerned:
+        return {}
+    return {
+        "wide for orthogonal frames": (
+            f"{num_classes} classes in {width} features: an orthogonal frame needs {num_classes}, so "
+            f"{', '.join(concerned)} cannot reach 0."
+        )
+    }
+
+
+def _too_wide_for_etf(num_classes: int, width: int, valued: Collection[str]) -> dict[str, str]:
+    concerned = [key for key in valued if key in _OF_ETF]
     if num_classes <= width + 1 or not concerned:
         return {}
     least = least_etf_distance(num_classes, width)

@@ -1,7 +1,7 @@
 """What a kind of label means: the one place that knows."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar, get_args
@@ -12,13 +12,15 @@ from torch import Tensor
 
 from lightning_nc.functional.counts import Count, counts_for
 from lightning_nc.functional.evaluate import evaluate
+from lightning_nc.functional.measure import Measure
 from lightning_nc.functional.select import select
-from lightning_nc.functional.table import Measure
 from lightning_nc.stream.accumulator import Accumulator, Encoded
 from lightning_nc.tasks.notices import about_outcomes
 from lightning_nc.values.covariance import CovarianceSetting, check_covariance
 from lightning_nc.values.evidence import Evidence
 from lightning_nc.values.outcome import Outcome
+from lightning_nc.values.penalties import NOT_STATED, Penalties
+from lightning_nc.values.training import Training
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,10 @@ class Settings:
         min_count: Classes with fewer rows are left out of every formula.
         measures_layers: Whether layers are measured besides the classifier's features.
         own_covariances: That of some modules, where it is another one.
+        penalties: Those of the objective, as far as they are stated.
+        shots: Classes with fewer rows than the first are few-shot, with more than the second many-shot.
+        class_counts: Rows of each class in training; None: as they are counted.
+        keeps_all_rows: Whether all rows of a batch enter, so that counts are those of the data.
     """
 
     num_classes: int | None = None
@@ -46,6 +52,10 @@ class Settings:
     min_count: int = 1
     measures_layers: bool = False
     own_covariances: Mapping[str, CovarianceSetting] = field(default_factory=dict)
+    penalties: Penalties = NOT_STATED
+    shots: tuple[int, int] = (20, 100)
+    class_counts: tuple[int, ...] | None = None
+    keeps_all_rows: bool = True
 
     def __post_init__(self) -> None:
         for each in (self.covariance, *self.own_covariances.values()):
@@ -56,6 +66,31 @@ class Settings:
         """In which further measures join the default ones."""
         given = {"layers": self.measures_layers, "min_count": self.min_count > 1}
         return [name for name, is_given in given.items() if is_given]
+
+
+@dataclass(frozen=True, eq=False)
+class Around:
+    """What is known besides the rows of a stage where it ends, the same on all ranks.
+
+    Attributes:
+        references: The evidence of other stages, by stage and module.
+        by_head: Whether decisions that nobody saw are those of the classifier.
+        training: Rows of each class in training; None: those of the stage are.
+        is_whole: Whether those of the stage are a whole epoch.
+        joins: Whether keys for unequal counts are logged in this stage; None: it is not decided yet.
+    """
+
+    references: Mapping[str, Mapping[str, Evidence]] = field(default_factory=dict)
+    by_head: bool = False
+    training: Training | None = None
+    is_whole: bool = True
+    joins: bool | None = None
+
+    @property
+    def is_unequal(self) -> bool:
+        """Whether keys for unequal counts are logged."""
+        known = self.training is not None and self.training.is_unequal
+        return known if self.joins is None else self.joins
 
 
 @dataclass(frozen=True)
@@ -76,13 +111,35 @@ class Task(ABC):
 
     @cached_property
     def measures(self) -> tuple[Measure, ...]:
-        """The measures that were asked for."""
-        return select(self.settings.measures, self.evidence, self.settings.occasions)
+        """The measures that were asked for, less those that only the data tell of."""
+        return self.measures_on(frozenset())
+
+    @cached_property
+    def may_join(self) -> tuple[Measure, ...]:
+        """Those, and all that may join them on the data."""
+        return self.measures_on(self.tells)
+
+    @property
+    def tells(self) -> frozenset[str]:
+        """The occasions of which its evidence may tell."""
+        return frozenset()
+
+    def measures_on(self, occasions: Collection[str]) -> tuple[Measure, ...]:
+        """The measures that were asked for.
+
+        Args:
+            occasions: What the data tell, see :data:`~lightning_nc.functional.measure.OCCASIONS`.
+
+        Returns:
+            The measures.
+        """
+        asked = [*self.settings.occasions, *occasions]
+        return select(self.settings.measures, self.evidence, asked)
 
     @property
     def needs(self) -> frozenset[str]:
-        """The parts of the evidence that they rest on."""
-        return frozenset(name for measure in self.measures for name in measure.needs)
+        """The parts of the evidence that the measures rest on, whatever the data tell."""
+        return _parts_of(self.measures)
 
     def of_module(self, covariance: CovarianceSetting, sample_rows: int) -> "Task":
         """The same task, for one module.
@@ -97,10 +154,9 @@ class Task(ABC):
         settings = replace(self.settings, covariance=covariance, sample_rows=sample_rows)
         return replace(self, settings=settings)
 
-    @cached_property
-    def counts(self) -> dict[str, Count]:
-        """What has to be counted for them once the moments of all ranks are known."""
-        return counts_for(self.needs)
+    def counts_on(self, occasions: Collection[str]) -> dict[str, Count]:
+        """What has to be counted for the measures once the moments of all ranks are known."""
+        return counts_for(_parts_of(self.measures_on(occasions)))
 
     def evaluate(self, evidence: Evidence, of_layer: bool = False) -> dict[str, Outcome]:
         """Outcomes by key.
@@ -112,7 +168,8 @@ class Task(ABC):
         Returns:
             The outcomes.
         """
-        chosen = [m for m in self.measures if m.of_layers or not of_layer]
+        asked = self.measures_on(evidence.occasions)
+        chosen = [m for m in asked if m.of_layers or not of_layer]
         return evaluate(chosen, evidence)
 
     @abstractmethod
@@ -142,12 +199,12 @@ class Task(ABC):
             The accumulator.
         """
 
-    def complete(self, evidence: Evidence, by_head: bool = False) -> Evidence:
+    def complete(self, evidence: Evidence, around: Around | None = None) -> Evidence:
         """The evidence of a stage, with what the user has asked for.
 
         Args:
             evidence: Of all ranks, before anything is counted.
-            by_head: Whether decisions that nobody saw are those of the classifier.
+            around: What else is known where the stage ends.
 
         Returns:
             The evidence.
@@ -172,3 +229,7 @@ class Task(ABC):
     def notices(self, evidence: Evidence, outcomes: Mapping[str, Outcome]) -> dict[str, str]:
         """What to tell the user about the data, by kind."""
         return about_outcomes(outcomes)
+
+
+def _parts_of(measures: Iterable[Measure]) -> frozenset[str]:
+    return frozenset(name for measure in measures for name in measure.needs)

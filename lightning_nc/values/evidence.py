@@ -12,8 +12,12 @@ from torch import Tensor
 
 from lightning_nc.values.classifier import LinearClassifier
 from lightning_nc.values.frame import Frame
-from lightning_nc.values.sample import Decisions, FeatureSample, Tallies
+from lightning_nc.values.linear_head import LinearHead
+from lightning_nc.values.penalties import NOT_STATED, Penalties
+from lightning_nc.values.recalls import Recalls
+from lightning_nc.values.sample import Decisions, FeatureSample, ProbeDecisions, Tallies
 from lightning_nc.values.statistics import ClassStatistics
+from lightning_nc.values.training import Training
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -23,11 +27,13 @@ class Evidence(ABC):
     Attributes:
         counts: What was counted over each rank's own rows once the moments of all were known, added up.
         references: The evidence of other stages, by their names.
+        occasions: Those in which further measures join the default ones, which only the data tell.
         parts: What a measure or a picture may ask for by the name of a parameter.
     """
 
     counts: Mapping[str, Float[Tensor, " k"]] = field(default_factory=dict)
     references: "Mapping[str, Evidence]" = field(default_factory=dict)
+    occasions: frozenset[str] = frozenset()
     parts: ClassVar[tuple[str, ...]] = ("references",)
 
     @property
@@ -66,6 +72,12 @@ class ClassEvidence(Evidence):
         head_product: Of a layer in a stack of linear ones that ends in the classifier, what becomes of
             its input by all of them: W_M ... W_j, with the classifier's bias. None elsewhere.
         lacks_scatter: Whether the pooled scatter is left out with them, whose rows it holds.
+        training: What is known of the data that the network is trained on. None: they are these.
+        place: The layer of a linear head that the features enter, from 1, and how many it has.
+        doubt: Why it is not certain what the head is, a clause; empty where it is.
+        penalties: What the user has stated of the objective.
+        shots: Classes with fewer rows in training than the first are few-shot, with more than the
+            second many-shot.
     """
 
     all_classes: ClassStatistics
@@ -77,9 +89,15 @@ class ClassEvidence(Evidence):
     input_weight: Float[Tensor, "out in"] | None = None
     head_product: LinearClassifier | None = None
     lacks_scatter: bool = False
+    training: Training | None = None
+    place: tuple[int, int] = (1, 1)
+    doubt: str = ""
+    penalties: Penalties = NOT_STATED
+    shots: tuple[int, int] = (20, 100)
     parts: ClassVar[tuple[str, ...]] = (
         "statistics", "classifier", "decisions", "network_decisions", "means_frame", "weights_frame",
-        "weight", "product", "all_counts", "sample", "tallies", "references",
+        "weight", "product", "all_counts", "sample", "tallies", "references", "penalties",
+        "linear_head", "recalls", "probe_decisions",
     )  # fmt: skip
 
     def __post_init__(self) -> None:
@@ -159,6 +177,46 @@ class ClassEvidence(Evidence):
         """What a linear head makes of the features, for the classes seen; the classifier at its end."""
         return self.classifier if self.head_product is None else self._of_seen(self.head_product)
 
+    @property
+    def training_counts(self) -> Int[Tensor, " C"] | None:
+        """Rows of each class in training; None where they are not known."""
+        return self.all_counts if self.training is None else self.training.counts
+
+    @cached_property
+    def linear_head(self) -> LinearHead | None:
+        """The class means, and what a linear head makes of them; None where that is not known."""
+        if self.product is None:
+            return None
+        lacks = self.doubt or self._lacks_counts()
+        counts = None if lacks else self._of_classes_seen(self.training_counts)
+        return LinearHead(self.statistics, self.product, counts, *self.place, lacks)
+
+    def _lacks_counts(self) -> str:
+        """Why the counts of training do not set the geometry of these class means, a clause."""
+        counts = self.training_counts
+        if counts is None:
+            return "the counts of the classes in training are not known yet"
+        if len(counts) != self.all_classes.num_classes:
+            return f"training had {len(counts)} classes, and these are {self.all_classes.num_classes}"
+        if self.is_restricted:
+            return "min_count leaves classes out, on which the geometry of the others depends"
+        absent = int(((counts > 0) & ~self.all_classes.seen).sum())
+        if absent:
+            return f"{absent} of the classes of training have no rows here"
+        return "" if bool(((counts > 0) == self.all_classes.seen).all()) else "a class is not trained"
+
+    def _of_classes_seen(self, by_class: Tensor | None) -> Tensor | None:
+        return None if by_class is None else by_class.to(self.all_classes.counts)[self.all_classes.seen]
+
+    @cached_property
+    def recalls(self) -> Recalls | None:
+        """How the nearest class center does by class, where that was counted."""
+        if "recalls" not in self.counts:
+            return None
+        sampled, correct = self.counts["recalls"].reshape(2, -1)
+        whole = self.training is None or self.training.is_whole
+        return Recalls(sampled, correct, self.training_counts, self.shots, whole)
+
     def _of_seen(self, rows: LinearClassifier) -> LinearClassifier:
         seen_all = self.statistics is self.all_classes
         return rows if seen_all else rows.restrict(self.all_classes.seen)
@@ -167,6 +225,12 @@ class ClassEvidence(Evidence):
     def decisions(self) -> Decisions | None:
         """How network and nearest class center decided, where that was counted."""
         return Decisions(*self.counts["decisions"]) if "decisions" in self.counts else None
+
+    @cached_property
+    def probe_decisions(self) -> ProbeDecisions | None:
+        """How the closed-form probe decided, where that was counted."""
+        counted = self.counts.get("probe_decisions")
+        return None if counted is None else ProbeDecisions(*counted)
 
     @property
     def network_decisions(self) -> Decisions | None:
@@ -196,6 +260,7 @@ class ClassEvidence(Evidence):
             counts_before=_there(self.counts_before, device),
             input_weight=_there(self.input_weight, device),
             head_product=self.head_product and self.head_product.to(device),
+            training=self.training and self.training.to(device),
             references={},
         )
 

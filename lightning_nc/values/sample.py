@@ -61,6 +61,22 @@ class Tallies(NamedTuple):
     fractional: Int[Tensor, ""]
 
 
+class ProbeDecisions(NamedTuple):
+    """How the probe decides: sums over the sample, weighted by the rows that it stands for.
+
+    Attributes:
+        sampled: Weight of the rows in the sample; 0 where no probe could be fitted, too.
+        correct: Weight of those that the probe gets right.
+        compared: Weight of those of which the network's decision is known.
+        agreed: Weight of these where the probe decides like the network.
+    """
+
+    sampled: Float[Tensor, ""]
+    correct: Float[Tensor, ""]
+    compared: Float[Tensor, ""]
+    agreed: Float[Tensor, ""]
+
+
 @dataclass(frozen=True, eq=False)
 class Decisions:
     """How the network and the nearest class center decided: sums, which add up across ranks.

@@ -14,6 +14,7 @@ class Stage:
         loader: Which of the loop's loaders.
         weights_move: Whether the optimizer steps during the stage; if not, W is copied once.
         ends_epoch: Whether its values belong to the last batch of a training epoch.
+        trains: Whether its rows are those that the network is trained on.
         references: Stages whose evidence the measures of this one are given, as far as it is there.
     """
 
@@ -22,12 +23,13 @@ class Stage:
     loader: int = 0
     weights_move: bool = False
     ends_epoch: bool = False
+    trains: bool = False
     references: tuple[str, ...] = ()
 
 
 STAGES: list[Stage] = [
-    Stage("train", "frozen", ends_epoch=True),
-    Stage("train_online", "fit", weights_move=True, ends_epoch=True),
+    Stage("train", "frozen", ends_epoch=True, trains=True),
+    Stage("train_online", "fit", weights_move=True, ends_epoch=True, trains=True),
     Stage("val", "validate"),
     Stage("test", "test"),
 ]

@@ -69,7 +69,7 @@ class Capture:
         self.named = name  # by the user, or by an earlier run
         self.is_settled = name is not None or not has_head
         self._trained = frozenset(id(p) for p in root.parameters() if p.requires_grad)
-        head = find_stack(self.modules, name) if "product" in needs and has_head else []
+        head = self._linear_head(name, needs) if has_head else []
         named = find_layers(self.modules, places.layers, places.pool)
         self.layers = {each.name: each for each in (*head, *named)}
         stack, asked = [each.name for each in head], {each.name for each in named}
@@ -84,6 +84,13 @@ class Capture:
         self.has_fired = self.holds_errors = False
         if self._stay:
             self.attach()
+
+    def _linear_head(self, classifier: str | None, needs: Collection[str]) -> list[Layer]:
+        """The layers before the classifier that seem to be a part of its head, where it matters."""
+        if "product" in needs:
+            return find_stack(self.modules, classifier)
+        asks = "linear_head" in needs
+        return find_stack(self.modules, classifier, of_one_row=True) if asks else []
 
     def _may_drop(self) -> list[str]:
         """The layers that hold a Dropout, which in eval mode hands on what it is given."""

@@ -1,6 +1,6 @@
 """What is told of the places that are measured."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from lightning_nc.watch.capture import Capture
 from lightning_nc.watch.stack import feeding, find_stack
@@ -75,3 +75,38 @@ def head(capture: Capture, looked_for: Sequence[str]) -> str:
     before = feeding(capture.modules, listed[0])
     ends = "" if before is None else f" It ends before {before!r}, which has a bias."
     return f"The linear head is M = {len(listed)}: {', '.join(map(repr, listed))}.{ends}"
+
+
+def has_one_row(capture: Capture) -> bool:
+    """Whether the classifier is the single row of a binary head."""
+    return capture.linear is not None and capture.linear.rows == 1
+
+
+def looks_at_head(capture: Capture, needs: Collection[str]) -> bool:
+    """Whether measures ask of which layers the head consists, and it is no single row."""
+    asks = bool({"product", "linear_head"} & set(needs))
+    return asks and capture.linear is not None and not has_one_row(capture)
+
+
+def doubt_of_head(capture: Capture, needs: Collection[str]) -> str:
+    """Why it is not certain how many layers the classifier's head has, a clause; empty where it is.
+
+    Args:
+        capture: Hooks on the network.
+        needs: The parts of the evidence that the measures rest on that were asked for.
+
+    Returns:
+        The clause.
+    """
+    if has_one_row(capture):
+        return "the classifier has a single row, and these geometries one for each class"
+    if capture.linear is None or looks_at_head(capture, needs):
+        return ""
+    before = find_stack(capture.modules, capture.classifier_name, of_one_row=True)
+    if not before:
+        return ""
+    named = ", ".join(repr(layer.path) for layer in before)
+    return (
+        f"{named} without a bias come right before the classifier, and may be a part of its head, "
+        "whose geometry depends on its layers; measures=['default', 'imbalance'] looks at them"
+    )

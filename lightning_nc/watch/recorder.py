@@ -12,10 +12,12 @@ from lightning_nc.stream.kept_classifier import KeptClassifier, KeptMap
 from lightning_nc.stream.reservoir import to_device
 from lightning_nc.stream.row_sample import shared_rows
 from lightning_nc.stream.sync import Ranks
-from lightning_nc.tasks.merging import Modules, References, evidence_of
-from lightning_nc.tasks.task import Task
+from lightning_nc.tasks.merging import Modules, evidence_of
+from lightning_nc.tasks.task import Around, Task
 from lightning_nc.values.covariance import CovarianceSetting
+from lightning_nc.values.evidence import ClassEvidence
 from lightning_nc.values.recorded import HEAD, Recorded
+from lightning_nc.values.training import Training
 from lightning_nc.watch.batch import Forward
 from lightning_nc.watch.depth import OTHER_ROWS
 
@@ -128,17 +130,17 @@ class Recorder:
     def close(
         self,
         ranks: Ranks | None = None,
-        references: References | None = None,
+        around: Around | None = None,
         measured: str | None = None,
-        by_head: bool = False,
+        doubt: str = "",
     ) -> Recorded:
         """The values of the stage; every rank has to call it.
 
         Args:
             ranks: Who merges; None: this rank alone.
-            references: The evidence of other stages, by stage and module.
+            around: What else is known where the stage ends.
             measured: What the features are, which is the same on all ranks.
-            by_head: Whether decisions that nobody saw are those of W h + b: W has not moved.
+            doubt: Why it is not certain what the head is, a clause.
 
         Returns:
             What the stage has come to.
@@ -152,9 +154,9 @@ class Recorder:
             kept.gather()
         modules = Modules(
             {n: self._accumulators[n] if self._batches[n] else None for n in self._tasks},
-            self.classifier, self._tasks, self.weights, tuple(self._stack), names,
+            self.classifier, self._tasks, self.weights, tuple(self._stack), names, doubt,
         )  # fmt: skip
-        evidence = evidence_of(modules, ranks, references, self._is_abandoned, by_head)
+        evidence = evidence_of(modules, ranks, around, self._is_abandoned)
         some = {name: each for name, each in evidence.items() if each.num_samples}
         outcomes = {
             name: self._tasks[name].evaluate(each, of_layer=name != HEAD) for name, each in some.items()
@@ -174,6 +176,22 @@ class Recorder:
                 "logged. Is the data loader empty, or is every label ignore_index?"
             )
         return Recorded(evidence, outcomes, said)
+
+    def training_so_far(self, ranks: Ranks | None, is_whole: bool) -> Training:
+        """Rows of each class so far; every rank has to call it, and the stage goes on.
+
+        Args:
+            ranks: Who merges; None: this rank alone.
+            is_whole: Whether the epoch is complete.
+
+        Returns:
+            The counts, none where there is no row.
+        """
+        each = self._accumulators[HEAD] if self._batches[HEAD] else None
+        modules = Modules({HEAD: each}, KeptClassifier(), {HEAD: self._tasks[HEAD]})
+        found = evidence_of(modules, ranks, Around(is_whole=is_whole), self._is_abandoned).get(HEAD)
+        known = found.training if isinstance(found, ClassEvidence) else None
+        return known or Training()
 
     def _parts(self, forward: Forward) -> dict[str, Tensor]:
         assert forward.features is not None

@@ -9,7 +9,9 @@ from lightning_nc.watch.heads import first_rows, gap, largest_gap
 from lightning_nc.watch.paths import Layer
 
 
-def find_stack(modules: Mapping[str, nn.Module], classifier: str | None) -> list[Layer]:
+def find_stack(
+    modules: Mapping[str, nn.Module], classifier: str | None, of_one_row: bool = False
+) -> list[Layer]:
     """The inputs of the layers of a linear head, in their order, less the classifier's.
 
     They are the ``nn.Linear`` without bias that come right before the classifier where modules are
@@ -18,12 +20,13 @@ def find_stack(modules: Mapping[str, nn.Module], classifier: str | None) -> list
     Args:
         modules: By path.
         classifier: The path of the last one; None: the last ``nn.Linear`` of several rows.
+        of_one_row: Whether a classifier of a single row may be one, which has no such head.
 
     Returns:
         The places; none where the head is a single layer.
 
     Raises:
-        ValueError: If the classifier has a single row.
+        ValueError: If the classifier has a single row, and may not.
 
     Example:
         >>> net = nn.Sequential(nn.ReLU(), nn.Linear(8, 4, bias=False), nn.Linear(4, 3))
@@ -35,7 +38,7 @@ def find_stack(modules: Mapping[str, nn.Module], classifier: str | None) -> list
     linear = [n for n, m in leaves.items() if isinstance(m, nn.Linear) and m.out_features > 1]
     last = classifier if classifier is not None else (linear or [""])[-1]
     following = leaves.get(last)
-    if not isinstance(following, nn.Linear):
+    if not isinstance(following, nn.Linear) or (of_one_row and following.out_features == 1):
         return []
     _require_several_rows(last, following)
     names, found = list(leaves), list[Layer]()

@@ -6,9 +6,10 @@ from lightning_nc.stream.sync import Ranks
 from lightning_nc.tasks.task import Task
 from lightning_nc.values.evidence import Evidence
 from lightning_nc.values.recorded import HEAD, Recorded
-from lightning_nc.values.stage import STAGES, Stage
+from lightning_nc.values.stage import STAGES, Stage, stage_of
 from lightning_nc.watch import explain
 from lightning_nc.watch.capture import Capture
+from lightning_nc.watch.census import Census
 from lightning_nc.watch.layers import covariances_of
 from lightning_nc.watch.recorder import Recorder
 
@@ -20,18 +21,22 @@ class Stages:
         task: What the labels mean.
         capture: Hooks on the network.
         max_rows_per_batch: At most this many rows of a batch enter.
+        census: What is known of the training data.
 
     Raises:
         ValueError: If a covariance is given for what is not measured.
     """
 
-    def __init__(self, task: Task, capture: Capture, max_rows_per_batch: int | None) -> None:
+    def __init__(
+        self, task: Task, capture: Capture, max_rows_per_batch: int | None, census: Census
+    ) -> None:
         self._task = task
         self._capture = capture
         self._max_rows = max_rows_per_batch
         self._covariances = covariances_of(capture.layers.values(), task.settings.own_covariances)
         self._recorders: dict[str, Recorder] = {}
         self._evidence: dict[str, dict[str, Evidence]] = {}
+        self.census = census
         self.silent: set[str] = set()  # there were labels, but no forward
 
     def recorder(self, stage: Stage) -> Recorder:
@@ -49,6 +54,19 @@ class Stages:
         self.silent.discard(stage.name)
         self.recorder(stage).reset()
 
+    def count_training(self, ranks: Ranks | None, is_whole: bool) -> None:
+        """Where nothing is known of the training data yet: what this epoch has shown of them.
+
+        Every rank has to call it.
+
+        Args:
+            ranks: Who merges; None: this rank alone.
+            is_whole: Whether the epoch is complete.
+        """
+        if self.census.training.counts is None:
+            online = self.recorder(stage_of("fit"))
+            self.census.training = online.training_so_far(ranks, is_whole)
+
     def end(self, stage: Stage, ranks: Ranks | None) -> Recorded:
         """The values of a stage, its layers in the order in which they run; every rank has to call it.
 
@@ -65,7 +83,10 @@ class Stages:
         """
         known = {name: self._evidence[name] for name in stage.references if name in self._evidence}
         measured, by_head = self._capture.measured, not stage.weights_move
-        recorded = self.recorder(stage).close(ranks, known, measured, by_head)
+        around = self.census.around(stage, known, by_head)
+        doubt = explain.doubt_of_head(self._capture, self._task.needs)
+        recorded = self.recorder(stage).close(ranks, around, measured, doubt)
+        self.census.note(stage, recorded)
         if any(stage.name in other.references for other in STAGES):
             self._evidence[stage.name] = recorded.evidence
         for kind, module in recorded.notices:

@@ -16,6 +16,7 @@ from lightning_nc.values.stage import Stage
 from lightning_nc.watch import explain
 from lightning_nc.watch.batch import Batch, Forward
 from lightning_nc.watch.capture import Capture
+from lightning_nc.watch.census import Census
 from lightning_nc.watch.choice import Choice
 from lightning_nc.watch.decided import decisions_by
 from lightning_nc.watch.labels import labels_of
@@ -36,6 +37,7 @@ class Watch:
         announce: Told which layer was chosen as the classifier.
         max_rows_per_batch: At most this many rows of a batch enter.
         choice: The classifier that was found before.
+        census: What is known of the training data.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Watch:
         announce: Callable[[str], None],
         max_rows_per_batch: int | None = None,
         choice: Choice | None = None,
+        census: Census | None = None,
     ) -> None:
         if places.classifier is False and task.settings.num_classes is None:
             raise ValueError(
@@ -58,7 +61,7 @@ class Watch:
         self._task = task
         self._say = say
         self._announce = announce
-        self._stages = Stages(task, self._capture, max_rows_per_batch)
+        self._stages = Stages(task, self._capture, max_rows_per_batch, census or Census())
         self._has_told = False
         if "weight" in task.needs and places.layers and not self._capture.readers:
             announce(explain.no_weights(self._capture))
@@ -203,8 +206,6 @@ class Watch:
         version = None if self._capture.batch is None else self._capture.batch.version
         return version is not None and version != self._capture.weight_version
 
-    # What is known
-
     @property
     def num_classes(self) -> int | None:
         """Of the classifier that runs, a single row as two; None before a forward of an open batch."""
@@ -246,6 +247,10 @@ class Watch:
         """A stage is incomplete: no rank shall tell its values."""
         self._stages.recorder(stage).abandon()
 
+    def count_training(self, device: torch.device, distributed: bool, is_whole: bool) -> None:
+        """What the epoch has shown of the training data so far, where nothing is known of them."""
+        self._stages.count_training(Ranks(device) if distributed else None, is_whole)
+
     def end(self, stage: Stage, device: torch.device, distributed: bool) -> Recorded:
         """The values of a stage; every rank has to call it.
 
@@ -279,7 +284,7 @@ class Watch:
         depth.look(forward, batch.labels, batch.weights, stage.name)
         if not depth.has_looked:
             return
-        if "product" in self._task.needs and self._capture.linear is not None:
+        if explain.looks_at_head(self._capture, self._task.needs):
             self._announce(explain.head(self._capture, looked_for))
 
     def _require_rehearsed(self) -> None:

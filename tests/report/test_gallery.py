@@ -59,11 +59,11 @@ def test_drawing_waits_until_the_run_can_afford_it(monkeypatch):
 
 def test_the_layout_is_given_once_and_on_the_first_rank_alone(logger):
     shown = Gallery(["nc1/cdnv"], "", None, say=print)
-    shown.hang(trainer_of(logger, rank=1))
-    shown.hang(trainer_of())
+    shown.hang(trainer_of(logger, rank=1), History())
+    shown.hang(trainer_of(), History())
     assert logger.taken == []
     for _ in range(2):
-        shown.hang(trainer_of(logger))
+        shown.hang(trainer_of(logger), History())
     assert logger.taken == [("layout", "Neural collapse", "Neural collapse: all of NC1")]
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lightning_nc import ClassStatistics, FeatureSample, LinearClassifier, NeuralCollapse
 from lightning_nc.functional import (
+    COUNTS,
     MEASURES,
     ClassEvidence,
     count_decisions,
@@ -278,13 +279,11 @@ def tallies_of(given: Problem, **counts: int) -> Tallies:
 
 def evidence_of(given: Problem, **tallies: int) -> ClassEvidence:
     """All that a stage of these rows leaves behind."""
-    return ClassEvidence(
-        statistics_of(given),
-        given.classifier,
-        sample_of(given),
-        tallies_of(given, **tallies),
-        counts={"decisions": decisions_of(given).as_vector()},
+    stage = ClassEvidence(
+        statistics_of(given), given.classifier, sample_of(given), tallies_of(given, **tallies)
     )
+    counted = {name: count.function(stage, stage) for name, count in COUNTS.items()}
+    return replace(stage, counts=counted | {"decisions": decisions_of(given).as_vector()})
 
 
 def measured(given: Problem) -> dict[str, float]:

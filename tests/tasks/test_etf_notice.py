@@ -29,11 +29,21 @@ def test_the_keys_that_cannot_reach_0_are_named_with_how_near_they_can_come():
     text = (
         f"{SEVEN} nc2/means_equiangularity, nc2/weights_equiangularity, nc2/means_max_angle, "
         "nc2/weights_max_angle, nc2/means_etf_distance, nc2/weights_etf_distance, "
-        "nc2/means_log_distance_variation, nc3/duality_etf_distance cannot reach 0 (an etf_distance: "
-        f"no less than 0.765). {INSTEAD}"
+        "nc2/means_log_distance_variation, nc3/duality_etf_distance, imbalance/etf, "
+        "imbalance/gof_centered, imbalance/seli cannot reach 0 (an etf_distance: no less than "
+        f"0.765). {INSTEAD}"
     )
     assert said(MEASURES) == {"wide": text}
     assert math.sqrt(2 - 2 * math.sqrt(3 / 6)) == pytest.approx(0.765, abs=5e-4)
+
+
+def test_an_orthogonal_frame_needs_one_feature_more():
+    evidence = evidence_of(gaussian_classes([5] * 4, 3))
+    texts = notices(evidence, evaluate([MEASURES["imbalance/of"], MEASURES["imbalance/gof"]], evidence))
+    assert texts["wide for orthogonal frames"] == (
+        "4 classes in 3 features: an orthogonal frame needs 4, so imbalance/of cannot reach 0."
+    )
+    assert "wide" not in texts
 
 
 def test_only_keys_with_a_value_are_named_and_without_one_nothing_is_said():

@@ -121,7 +121,7 @@ def test_an_accumulator_has_the_settings_of_its_task():
     [(("default",), ["decisions"]), (("nc1/*", "nc3/*"), []), (("nc4/ncc_accuracy",), ["decisions"])],
 )
 def test_what_has_to_be_counted_follows_from_the_measures(measures, counts):
-    assert list(Multiclass(Settings(3, measures=measures)).counts) == counts
+    assert list(Multiclass(Settings(3, measures=measures)).counts_on(())) == counts
 
 
 def test_what_says_something_of_the_network_as_a_whole_is_left_out_of_layers():

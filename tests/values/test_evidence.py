@@ -40,7 +40,7 @@ def test_what_is_not_known_is_none():
     evidence = ClassEvidence.of(statistics_of(problem("random")))
     unknown = {
         "classifier", "decisions", "network_decisions", "weights_frame", "sample", "tallies", "weight",
-        "product",
+        "product", "linear_head", "recalls", "probe_decisions",
     }  # fmt: skip
     assert {name for name in evidence.parts if evidence.part(name) is None} == unknown
     assert evidence.part("weather") is None

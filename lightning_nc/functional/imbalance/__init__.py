@@ -1,0 +1,1 @@
+"""Which geometry a network with unequal counts is heading for, and what its small classes become."""

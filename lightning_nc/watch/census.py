@@ -1,0 +1,86 @@
+"""What a run knows of its training data, and in which stages keys for unequal counts are logged."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lightning_nc.tasks.task import Around
+from lightning_nc.values.evidence import ClassEvidence, Evidence
+from lightning_nc.values.recorded import HEAD, Recorded
+from lightning_nc.values.stage import Stage
+from lightning_nc.values.training import Training
+
+
+class Census:
+    """Rows of each class in training, from the latest stage of training that has ended.
+
+    Whether a stage has keys for unequal counts is decided where it first ends, and stays so for the
+    run, so that no key comes or goes.
+
+    Attributes:
+        training: What is known.
+        joined: Whether those keys are logged, by stage.
+    """
+
+    def __init__(self) -> None:
+        self.training = Training()
+        self.joined: dict[str, bool] = {}
+
+    def around(
+        self, stage: Stage, references: Mapping[str, Mapping[str, Evidence]], by_head: bool
+    ) -> Around:
+        """What is known where a stage ends.
+
+        Args:
+            stage: The stage.
+            references: The evidence of other stages, by stage and module.
+            by_head: Whether decisions that nobody saw are those of the classifier.
+
+        Returns:
+            The same on all ranks.
+        """
+        training = None if stage.trains else self.training
+        return Around(references, by_head, training, stage.ends_epoch, self.joined.get(stage.name))
+
+    def note(self, stage: Stage, recorded: Recorded) -> None:
+        """Take up what a stage has come to.
+
+        Args:
+            stage: The stage.
+            recorded: What it has come to.
+        """
+        head = recorded.evidence.get(HEAD)
+        if not isinstance(head, ClassEvidence) or not head.num_samples:
+            return
+        if stage.trains and head.training is not None:
+            self.training = head.training.to("cpu")
+        self.joined.setdefault(stage.name, "unequal_counts" in head.occasions)
+
+    def state_dict(self) -> dict[str, Any]:
+        """In primitives and tensors."""
+        return {"training": self.training.state_dict(), "joined": dict(self.joined)}
+
+    @classmethod
+    def from_state_dict(cls, state: Any) -> "Census | None":
+        """Of what :meth:`state_dict` has given.
+
+        Args:
+            state: The state.
+
+        Returns:
+            The same; None of an empty state.
+
+        Raises:
+            ValueError: If it is no such state.
+        """
+        if state == {}:
+            return None
+        given = state if isinstance(state, Mapping) else {"training": state}
+        training, joined = Training.from_state_dict(given.get("training", {})), given.get("joined", {})
+        if not isinstance(joined, Mapping) or not all(isinstance(v, bool) for v in joined.values()):
+            raise ValueError(
+                "Expected the stages with keys for unequal counts to be a dict of booleans, but got "
+                f"{type(joined).__name__}."
+            )
+        census = cls()
+        census.training, census.joined = training, dict(joined)
+        return census
