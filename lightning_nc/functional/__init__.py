@@ -1,5 +1,12 @@
 """Pure functions, one per formula: from values to a scalar tensor."""
 
+from lightning_nc.functional import frames as frames
+from lightning_nc.functional.central_path import LeastSquares as LeastSquares
+from lightning_nc.functional.central_path import least_squares as least_squares
+from lightning_nc.functional.central_path import loss_least_squares as loss_least_squares
+from lightning_nc.functional.central_path import loss_nc1 as loss_nc1
+from lightning_nc.functional.central_path import loss_nc23 as loss_nc23
+from lightning_nc.functional.central_path import loss_perp as loss_perp
 from lightning_nc.functional.counts import COUNTS as COUNTS
 from lightning_nc.functional.counts import Count as Count
 from lightning_nc.functional.decision import accuracy as accuracy
@@ -18,6 +25,16 @@ from lightning_nc.functional.geometry import equinorm as equinorm
 from lightning_nc.functional.geometry import etf_distance as etf_distance
 from lightning_nc.functional.geometry import log_distance_variation as log_distance_variation
 from lightning_nc.functional.geometry import max_angle as max_angle
+from lightning_nc.functional.imbalance.minority import minority_cosine as minority_cosine
+from lightning_nc.functional.imbalance.minority import norm_ratio as norm_ratio
+from lightning_nc.functional.imbalance.nearest import Nearest as Nearest
+from lightning_nc.functional.imbalance.nearest import Ranking as Ranking
+from lightning_nc.functional.imbalance.nearest import nearest_geometry as nearest_geometry
+from lightning_nc.functional.imbalance.profiles import (
+    effective_feature_penalty as effective_feature_penalty,
+)
+from lightning_nc.functional.imbalance.profiles import r_profile as r_profile
+from lightning_nc.functional.imbalance.profiles import tau_profile as tau_profile
 from lightning_nc.functional.layer_weights import stable_rank as stable_rank
 from lightning_nc.functional.layer_weights import subspace_alignment as subspace_alignment
 from lightning_nc.functional.layer_weights import subspace_chance as subspace_chance
@@ -31,6 +48,8 @@ from lightning_nc.functional.layers import within_share as within_share
 from lightning_nc.functional.layers import within_share_classwise as within_share_classwise
 from lightning_nc.functional.nearest_center import nearest_class_center as nearest_class_center
 from lightning_nc.functional.select import select as select
+from lightning_nc.functional.signal_to_noise import snr_flow as snr_flow
+from lightning_nc.functional.signal_to_noise import snr_values as snr_values
 from lightning_nc.functional.spectrum import between_class_directions as between_class_directions
 from lightning_nc.functional.spectrum import between_class_whitening as between_class_whitening
 from lightning_nc.functional.table import MEASURES as MEASURES
@@ -48,3 +67,7 @@ from lightning_nc.functional.variability import (
 )
 from lightning_nc.values.evidence import ClassEvidence as ClassEvidence
 from lightning_nc.values.evidence import Evidence as Evidence
+from lightning_nc.values.linear_head import LinearHead as LinearHead
+from lightning_nc.values.penalties import Penalties as Penalties
+from lightning_nc.values.penalties import objective_penalty as objective_penalty
+from lightning_nc.values.penalties import penalties_of_weight_decay as penalties_of_weight_decay
