@@ -30,6 +30,7 @@ _COLUMNS = 3
 _MANY = 24  # panels: for more of them the sheet has one column more, and smaller titles
 _A4 = (8.27, 11.69)
 _HEAD, _ROW, _FOOT = 0.65, 1.5, 0.45  # inches
+_LEAST_ROW = 0.88  # inches
 _GAP = 0.38  # inches between two rows, for the numbers of the one and the title of the other
 _LINE = 0.11  # inches from one last value to the next
 _COUNTED = ("nc0/num_samples", "nc0/classes_seen")  # what a stage rests on: no curves
@@ -40,7 +41,9 @@ _Rows = Sequence[Logged]
 @showable
 @without_latex
 def summary(history: History, prefix: str = "") -> tuple[Figure, list[Axes]]:
-    """One panel per logged measure, all stages in it, on one A4 sheet; layers are left out.
+    """One panel per logged measure, all stages in it; layers are left out.
+
+    On one A4 sheet, which with more than 48 measures is longer.
 
     The axis is logarithmic where the value at collapse is 0, and says so by "→ 0"; another value at
     collapse is a dashed line. A zero on a logarithmic axis is a triangle on its lower edge. The last
@@ -92,7 +95,8 @@ def _sheet(count: int) -> tuple[Figure, list[Axes]]:
     """Panels by rows, with fixed margins: a layout engine takes seconds for this many texts."""
     columns = _columns(count)
     rows = -(-count // columns)
-    height = min(_A4[1], _HEAD + _FOOT + rows * _ROW)
+    height = _HEAD + _FOOT + rows * _ROW
+    height = min(height, max(_A4[1], _HEAD + _FOOT + rows * _LEAST_ROW))
     width = columns * _A4[0] / max(_COLUMNS, columns)
     pitch = (height - _HEAD - _FOOT) / rows
     gap = max(_GAP, pitch / 3)

@@ -1,6 +1,6 @@
 """The table of pictures: which there are, what each needs, and when it is drawn."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -9,12 +9,15 @@ from matplotlib.figure import Figure
 
 from lightning_nc.figures.alignment import ALIGNMENTS, alignment
 from lightning_nc.figures.by_layer import SHARE, by_layer, logged
+from lightning_nc.figures.central_path import LOSSES, RATIOS, loss_split, signal_to_noise
 from lightning_nc.figures.classes import class_profile
 from lightning_nc.figures.cosines import cosine_matrices
 from lightning_nc.figures.depth import PANELS, depth_profile
 from lightning_nc.figures.depth_map import depth_map
 from lightning_nc.figures.inline import showable
+from lightning_nc.figures.lengths import class_lengths, tells_lengths
 from lightning_nc.figures.plane import collapse_picture, largest_classes
+from lightning_nc.figures.race import RACES, race
 from lightning_nc.figures.sheet import summary
 from lightning_nc.figures.spectrum import spectra
 from lightning_nc.values.evidence import ClassEvidence, Evidence
@@ -50,7 +53,7 @@ class Look:
         return [self.class_names[i] for i in evidence.all_classes.seen.nonzero().flatten().tolist()]
 
 
-def _always(history: History, look: Look) -> bool:
+def _always(given: Any, look: Look) -> bool:
     return True
 
 
@@ -62,22 +65,23 @@ class Picture:
         name: As it is logged.
         draw: From evidence (or the history), a :class:`Look` and axes or None, to figure and axes.
         needs: Parts of the evidence; the picture is drawn only where all of them are there.
-        when: "stage": of each stage from its evidence; "run": of the run's history; "layers": likewise,
-            for each stage, where layers are measured.
+        when: "stage": of each stage from its evidence; "run": of the run's history; "stages": likewise,
+            for each stage; "layers": for each stage, where layers are measured.
         animated: Whether its frames become an animation over the run.
         takes_axes: Whether it can be drawn into given axes.
         min_classes: With fewer classes seen, it is left out.
-        shows: Whether a history has something for it to show; a picture of a run is left out if not.
+        shows: Whether what it is drawn from has something for it to show. A run leaves it out if not;
+            who asks for a picture of a stage by name gets it all the same.
     """
 
     name: str
     draw: Callable[[Any, Look, Axes | None], FigureAndAxes]
     needs: tuple[str, ...] = ()
-    when: Literal["stage", "run", "layers"] = "stage"
+    when: Literal["stage", "run", "stages", "layers"] = "stage"
     animated: bool = False
     takes_axes: bool = False
     min_classes: int = 2
-    shows: Callable[[History, Look], bool] = _always
+    shows: Callable[[Any, Look], bool] = _always
 
     def suits(self, evidence: Evidence) -> bool:
         """Whether the evidence has all that it needs."""
@@ -148,6 +152,10 @@ def _classes(evidence: ClassEvidence, look: Look, ax: Axes | None) -> FigureAndA
     return class_profile(evidence.statistics, evidence.classifier, look.names_of_seen(evidence))
 
 
+def _lengths(evidence: ClassEvidence, look: Look, ax: Axes | None) -> FigureAndAxes:
+    return class_lengths(evidence, look.class_names, look.stage)
+
+
 def _summary(history: History, look: Look, ax: Axes | None) -> FigureAndAxes:
     return summary(history, look.prefix)
 
@@ -162,6 +170,27 @@ def _depth_map(history: History, look: Look, ax: Axes | None) -> FigureAndAxes:
 
 def _alignment(history: History, look: Look, ax: Axes | None) -> FigureAndAxes:
     return alignment(history, look.stage, look.layers, look.prefix)
+
+
+def _race(history: History, look: Look, ax: Axes | None) -> FigureAndAxes:
+    return race(history, look.stage, look.prefix)
+
+
+def _loss_split(history: History, look: Look, ax: Axes | None) -> FigureAndAxes:
+    return loss_split(history, look.stage, look.prefix)
+
+
+def _snr(history: History, look: Look, ax: Axes | None) -> FigureAndAxes:
+    return signal_to_noise(history, look.stage, look.prefix)
+
+
+def _has_lengths(evidence: Evidence, look: Look) -> bool:
+    return tells_lengths(evidence)
+
+
+def _logs(measures: Sequence[str]) -> Callable[[History, Look], bool]:
+    """Whether one of some measures is logged at the classifier's input."""
+    return lambda history, look: bool(logged(history, measures, look.stage, (), look.prefix))
 
 
 def _has_depth(history: History, look: Look) -> bool:
@@ -181,7 +210,11 @@ _TABLE = (
     Picture("plane", _plane, needs=("statistics", "sample"), animated=True, takes_axes=True),
     Picture("spectra", _spectra, needs=("statistics",), takes_axes=True),
     Picture("classes", _classes, needs=("statistics",)),
+    Picture("lengths", _lengths, needs=("linear_head",), min_classes=3, shows=_has_lengths),
     Picture("summary", _summary, when="run"),
+    Picture("race", _race, when="stages", shows=_logs(RACES)),
+    Picture("loss_split", _loss_split, when="stages", shows=_logs(LOSSES)),
+    Picture("snr", _snr, when="stages", shows=_logs(RATIOS)),
     Picture("depth", _depth, when="layers", shows=_has_depth),
     Picture("depth_map", _depth_map, when="layers", shows=_has_map),
     Picture("alignment", _alignment, when="layers", shows=_has_alignment),

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lightning_nc.functional.measure import Measure
-from lightning_nc.values.errors import UndefinedMeasure
+from lightning_nc.values.errors import NothingToCompare, UndefinedMeasure
 from lightning_nc.values.evidence import Evidence
 from lightning_nc.values.outcome import Fate, Outcome
 
@@ -65,7 +65,8 @@ def _outcome(measure: Measure, inputs: Iterable[Any], evidence: Evidence) -> Out
     try:
         value = _scalar(measure.function(*inputs), zero)
     except UndefinedMeasure as undefined:
-        return Outcome(None, Fate.LEFT_OUT, str(undefined))
+        nothing = isinstance(undefined, NothingToCompare)
+        return Outcome(None, Fate.NOT_HERE if nothing else Fate.LEFT_OUT, str(undefined))
     except Exception as failure:
         # of ours a decomposition can fail to converge; a user's function can do anything
         if not (measure.is_custom or isinstance(failure, torch.linalg.LinAlgError)):

@@ -46,7 +46,9 @@ class Album:
 
         look = self._look(stage, evidence)
         for picture in list(PICTURES.values()):
-            if picture.when == "stage" and picture.suits(evidence):
+            if picture.when != "stage" or not picture.suits(evidence):
+                continue
+            if picture.shows(evidence, look):
                 key = self._key(picture.name, stage)
                 figure, _ = picture.draw(evidence, look, None)
                 if picture.animated:
@@ -66,9 +68,10 @@ class Album:
         from lightning_nc.figures import PICTURES, Look
 
         look = Look(self._names, layers=tuple(layers), prefix=self._prefix)
-        stages = {"stage": [], "run": [""], "layers": stages_of(history, self._prefix)}
+        every = stages_of(history, self._prefix)
+        stages = {"stage": [], "run": [""], "stages": every, "layers": every if layers else []}
         for picture in list(PICTURES.values()):
-            for stage in stages[picture.when] if layers or picture.when != "layers" else ():
+            for stage in stages[picture.when]:
                 of_stage = replace(look, stage=stage)
                 if picture.shows(history, of_stage):
                     figure, _ = picture.draw(history, of_stage, None)

@@ -13,7 +13,7 @@ from lightning_nc.stream.class_accumulator import ClassAccumulator
 from lightning_nc.tasks.notices import about_covariance, about_small_classes, notices, without_lost
 from lightning_nc.tasks.task import Around, Task
 from lightning_nc.values.evidence import ClassEvidence, Evidence
-from lightning_nc.values.outcome import Outcome
+from lightning_nc.values.outcome import Fate, Outcome
 from lightning_nc.values.small_classes import without_small_classes
 
 
@@ -158,6 +158,12 @@ class Multiclass(Task):
     def notices(self, evidence: Evidence, outcomes: Mapping[str, Outcome]) -> dict[str, str]:
         """Rows and classes that are missing, and keys that have no value."""
         assert isinstance(evidence, ClassEvidence)
+        asked = {measure.key for measure in self.measures}
+        outcomes = {
+            key: outcome
+            for key, outcome in outcomes.items()
+            if key in asked or outcome.fate is not Fate.NOT_HERE
+        }
         texts = notices(evidence, without_lost(evidence, outcomes))
         if evidence.is_restricted:
             del texts["absent"]

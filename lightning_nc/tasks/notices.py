@@ -21,7 +21,10 @@ _OF_ETF = (
     "imbalance/gof_centered", "imbalance/seli",
 )  # fmt: skip
 _OF_ORTHOGONAL_FRAME = ("imbalance/of", "imbalance/relu_ce")
-_FATES = {Fate.NAN: "is NaN", Fate.LEFT_OUT: "left out", Fate.FEW_CLASSES: "left out"}
+_FATES = {
+    Fate.NAN: "is NaN", Fate.LEFT_OUT: "left out", Fate.NOT_HERE: "left out",
+    Fate.FEW_CLASSES: "left out",
+}  # fmt: skip
 
 
 def notices(evidence: ClassEvidence, outcomes: Mapping[str, Outcome]) -> dict[str, str]:

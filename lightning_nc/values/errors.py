@@ -11,6 +11,10 @@ class UndefinedMeasure(ValueError):  # noqa: N818 - a state of the data, not a f
     """A measure has no meaning on these data; its key is left out and the message says why."""
 
 
+class NothingToCompare(UndefinedMeasure):
+    """The data have none of what a measure compares, which is told to those alone who asked for it."""
+
+
 class RanksDiffer(ValueError):  # noqa: N818
     """The ranks measure what cannot be merged; raised on all of them at the same place."""
 

@@ -13,6 +13,7 @@ class Fate(Enum):
     VALUE = "value"
     NAN = "NaN"
     LEFT_OUT = "left out"
+    NOT_HERE = "left out for want of what it compares"
     FEW_CLASSES = "left out for too few classes"
 
 

@@ -128,8 +128,8 @@ def test_the_state_of_an_older_version_is_taken_up_without_a_word(state, epochs,
 def test_what_a_later_version_has_added_is_told_and_the_rest_taken_up(checkpoint, tmp_path):
     callback, [text] = resume(checkpoint, tmp_path, {**GOOD, "moods": {"val": "good"}, 7: None})
     assert re.match(
-        r"Expected the state of a NeuralCollapseCallback to have .*history, schedule, but got 'moods', "
-        r"7 as well\. Was the checkpoint written by a later version\?",
+        r"Expected the state of a NeuralCollapseCallback to have .*history, schedule, training, but "
+        r"got 'moods', 7 as well\. Was the checkpoint written by a later version\?",
         text,
     )
     assert epochs_of(callback) == [0, 2, 3]

@@ -254,7 +254,9 @@ def test_training_is_the_same_with_and_without():
     seed_everything(0, verbose=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        callback = NeuralCollapseCallback(measures=["default", "imbalance", "mse"], penalty=0.1)
+        callback = NeuralCollapseCallback(
+            measures=["default", "imbalance", "mse"], penalty=0.1, figures_every_n_epochs=0
+        )
         fit(
             watched, [callback], loader(UNEQUAL, shuffle=True), loader(HELD_OUT), num_sanity_val_steps=0
         )
@@ -275,7 +277,7 @@ def test_the_card_says_the_verdicts_and_the_worst_classes(tmp_path):
         warnings.simplefilter("ignore")
         fit(
             Network(), [callback], loader(UNEQUAL, shuffle=True), loader(HELD_OUT),
-            logger=TensorBoardLogger(tmp_path),
+            logger=TensorBoardLogger(tmp_path), max_epochs=1,
         )  # fmt: skip
     events = EventAccumulator(str(next(tmp_path.rglob("events*")).parent), {"tensors": 0}).Reload()
     words = events.Tensors("neural_collapse/text_summary")[-1].tensor_proto.string_val[0].decode()

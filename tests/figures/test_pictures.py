@@ -6,6 +6,7 @@ from support.drawings import drawn, run, through_layers
 from support.problems import evidence_of, gaussian_classes, problem, statistics_of
 
 from lightning_nc.figures import PICTURES, Look, draw
+from lightning_nc.figures.central_path import LOSSES, RATIOS
 from lightning_nc.functional import ClassEvidence
 from lightning_nc.values.history import History
 
@@ -14,8 +15,9 @@ OF_A_STAGE = [name for name, picture in PICTURES.items() if picture.when == "sta
 
 def test_the_table_names_each_picture_once():
     assert all(name == picture.name for name, picture in PICTURES.items())
-    assert OF_A_STAGE == ["cosines", "plane", "spectra", "classes"]
-    assert [*PICTURES][len(OF_A_STAGE) :] == ["summary", "depth", "depth_map", "alignment"]
+    assert OF_A_STAGE == ["cosines", "plane", "spectra", "classes", "lengths"]
+    of_a_run = ["summary", "race", "loss_split", "snr", "depth", "depth_map", "alignment"]
+    assert [*PICTURES][len(OF_A_STAGE) :] == of_a_run
     assert [name for name, picture in PICTURES.items() if picture.animated] == ["plane"]
 
 
@@ -23,7 +25,9 @@ def test_the_table_names_each_picture_once():
 @pytest.mark.parametrize("classes", ["random", "two classes", "missing classes"])
 def test_every_picture_of_a_stage_is_drawn_from_evidence(name, classes):
     evidence = evidence_of(problem(classes))
-    assert PICTURES[name].suits(evidence)
+    assert PICTURES[name].suits(evidence) == (evidence.num_classes >= PICTURES[name].min_classes)
+    if not PICTURES[name].suits(evidence):
+        return
     figure, _ = draw(name, evidence)
     assert isinstance(figure, Figure)
     assert len(figure.axes) >= 1
@@ -44,7 +48,11 @@ def test_a_picture_with_a_single_part_goes_into_given_axes(name):
 @pytest.mark.parametrize(
     ("name", "ax", "message"),
     [
-        ("summary", False, r"one of 'cosines', 'plane', 'spectra', 'classes', but got 'summary'"),
+        (
+            "summary",
+            False,
+            r"one of 'cosines', 'plane', 'spectra', 'classes', 'lengths', but got 'summary'",
+        ),
         ("classes", True, r"one of 'cosines', 'plane', 'spectra' \(with ax\), but got 'classes'"),
     ],
 )
@@ -67,9 +75,11 @@ def test_a_picture_is_left_out_where_its_evidence_is_missing():
 
 @pytest.mark.parametrize("name", [name for name in PICTURES if name not in OF_A_STAGE])
 def test_pictures_of_a_run_are_drawn_from_its_history(name):
-    figure, _ = PICTURES[name].draw(
-        run(3, prefix="my/"), Look(layers=("a",), stage="val", prefix="my/"), None
-    )
+    history = run(3, prefix="my/")
+    history = history.extended(3, 39, {f"my/{key}/val": 0.5 for key in (*LOSSES, *RATIOS)})
+    look = Look(layers=("a",), stage="val", prefix="my/")
+    assert PICTURES[name].shows(history, look)
+    figure, _ = PICTURES[name].draw(history, look, None)
     assert figure.axes[0].has_data()
     drawn(figure)
 

@@ -229,3 +229,13 @@ def test_training_counts_set_the_geometry_and_not_those_of_the_rows():
 def test_an_unknown_family_is_refused():
     with pytest.raises(KeyError, match="simplex"):
         nearest(etf(4), as_they_are=["simplex"])
+
+
+def test_two_classes_have_their_geometries_too():
+    n = torch.tensor([9, 4])
+    found = nearest_geometry(*network_of(gof_centered(n, [0.06], 0.01).triple, n)).centered
+    assert found.of("gof_centered").rms < 1e-7
+    assert found.of("gof_centered").value is None
+    uncentered = nearest_geometry(*network_of(gof(n, [0.06], 0.01).triple, n)).as_they_are
+    assert uncentered.verdict == "gof"
+    assert uncentered.of("gof").value == pytest.approx(13 * 0.06 * 0.01, rel=1e-4)

@@ -93,6 +93,7 @@ def evaluated(h, y, predicted, head=None, names=("default",)):
 # Exact
 
 
+@pytest.mark.filterwarnings("ignore:(imbalance|mse)/")  # balanced classes, no penalty
 def test_the_values_are_those_of_features_that_a_hook_of_ones_own_has_gathered(net):
     measurement = measure(net, loader(), measures=["*"], layers=["parts.neck"], covariance="pooled")
     head = evaluated(*gathered(net, "parts.fc", loader()), net.parts["fc"], names=["*"])

@@ -71,6 +71,7 @@ def test_without_layers_there_is_one_column_of_values():
     assert lines[2].split() == ["at", "collapse", "value"]
 
 
+@pytest.mark.filterwarnings("ignore:(imbalance|mse)/")  # balanced classes, no penalty
 @pytest.mark.parametrize("width", [80, 120])
 def test_twelve_layers_and_all_measures_fit_into_a_terminal(monkeypatch, width):
     monkeypatch.setenv("COLUMNS", str(width))

@@ -34,7 +34,7 @@ def test_a_stage_has_its_pictures_with_the_names_of_the_classes_that_were_seen()
     album = Album(class_names=["ant", "bee", "cat", "dog", "elk"], prefix="mine/")
     pictures = dict(album.of_stage("val", evidence_of()))
     assert list(pictures) == [
-        f"mine/neural_collapse/{n}/val" for n in ("cosines", "plane", "spectra", "classes")
+        f"mine/neural_collapse/{n}/val" for n in ("cosines", "plane", "spectra", "classes", "lengths")
     ]
     # the largest three of those that were seen
     assert {"ant", "bee", "dog"} <= set(labels_of(pictures["mine/neural_collapse/plane/val"]))
@@ -61,7 +61,7 @@ def test_one_class_has_no_pictures_and_two_have_them():
 def test_a_picture_is_drawn_where_all_that_it_needs_is_there():
     without = replace(evidence_of(), sample=None)
     assert [key.split("/")[1] for key, _ in Album().of_stage("val", without)] == [
-        "cosines", "spectra", "classes"
+        "cosines", "spectra", "classes", "lengths"
     ]  # fmt: skip
 
     class Other(Evidence):
@@ -101,6 +101,20 @@ def test_a_run_has_the_pictures_of_layers_that_have_something_to_show():
         history = history.extended(epoch, epoch, dict.fromkeys(keys, 0.5))
     keys = [key.removeprefix("neural_collapse/") for key, _ in Album().of_run(history, ["a"])]
     assert keys == ["summary", "depth/val", "depth_map/val", "alignment/train"]
+
+
+def test_each_stage_has_the_pictures_of_what_is_logged_in_it_whether_layers_are_measured_or_not():
+    values = {"imbalance/gof/train": 0.5, "mse/snr_max/val": 0.5, "mse/loss_nc1/val": 0.5}
+    history = History().extended(0, 0, values)
+    for layers in ([], ["a"]):
+        keys = [key.removeprefix("neural_collapse/") for key, _ in Album().of_run(history, layers)]
+        assert keys == ["summary", "race/train", "loss_split/val", "snr/val"]
+
+
+def test_a_stage_has_the_lengths_by_count_where_counts_are_unequal():
+    names = {n: [key.split("/")[1] for key, _ in Album().of_stage("val", evidence_of(n))] for n in
+             ((9, 4, 4), (8, 4, 4))}  # fmt: skip
+    assert names[9, 4, 4] == [*names[8, 4, 4], "lengths"]
 
 
 def test_frames_stay_in_bounds_and_evenly_over_the_run(monkeypatch):

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lightning_nc.functional.frames.simplex import etf, orthogonal, seli
-from lightning_nc.functional.frames.squared_error import gof_limit
+from lightning_nc.functional.frames.squared_error import gof_centered_shape, gof_limit
 from lightning_nc.functional.frames.triple import centered, class_shares
 from lightning_nc.functional.imbalance.families import (
     Family,
@@ -67,6 +67,13 @@ def _gof_limit(problem: Problem) -> Family:
     return Fixed("gof_limit", target)
 
 
+def _gof_centered(problem: Problem) -> Family:
+    if len(problem.counts) > 2:
+        return gof_centered_curve(problem.shares, problem.num_layers, problem.layer)
+    # two centered classes have one direction, of which no shape tells a length
+    return Fixed("gof_centered", gof_centered_shape(problem.shares, tau=1e-9))
+
+
 def _centered(problem: Problem, family: Fixed) -> Fixed:
     return Fixed(family.name, centered(family.target, problem.shares))
 
@@ -95,9 +102,7 @@ AS_THEY_ARE: dict[str, Callable[[Problem], Family]] = {
 
 CENTERED: dict[str, Callable[[Problem], Family]] = {
     "etf": lambda problem: _centered(problem, _etf(problem)),
-    "gof_centered": lambda problem: gof_centered_curve(
-        problem.shares, problem.num_layers, problem.layer
-    ),
+    "gof_centered": _gof_centered,
     "seli": lambda problem: _centered(problem, _seli(problem)),
     "ce_ufm": lambda problem: UnconstrainedFeatures(problem.counts, bias_penalty=0.0),
 }

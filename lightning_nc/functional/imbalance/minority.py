@@ -8,7 +8,7 @@ groups.
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lightning_nc.values.errors import UndefinedMeasure
+from lightning_nc.values.errors import NothingToCompare, UndefinedMeasure
 from lightning_nc.values.linear_head import LinearHead
 from lightning_nc.values.recalls import Recalls
 from lightning_nc.values.training import UNEQUAL
@@ -47,7 +47,7 @@ def minority_cosine(head: LinearHead) -> Float[Tensor, ""]:
     minority, _ = _groups(head)
     rows = head.product.frame.vectors[minority]
     if len(rows) < 2:
-        raise UndefinedMeasure("a single class is small, and has no other to be compared with")
+        raise NothingToCompare("a single class is small, and has no other to be compared with")
     total = (rows / rows.norm(dim=1, keepdim=True)).sum(0).square().sum()
     return (total - len(rows)) / (len(rows) * (len(rows) - 1))
 
@@ -172,7 +172,7 @@ def _groups(head: LinearHead) -> tuple[Bool[Tensor, " K"], Bool[Tensor, " K"]]:
         raise UndefinedMeasure(head.lacks)
     least, most = head.counts.min(), head.counts.max()
     if bool(most <= UNEQUAL * least):
-        raise UndefinedMeasure(f"no class has more than {UNEQUAL} times the rows of another")
+        raise NothingToCompare(f"no class has more than {UNEQUAL} times the rows of another")
     return head.counts <= UNEQUAL * least, head.counts * UNEQUAL >= most
 
 
@@ -189,5 +189,5 @@ def _known(recalls: Recalls) -> Tensor:
 def _mean_recall(recalls: Recalls, chosen: Bool[Tensor, " C"], rows: str) -> Float[Tensor, ""]:
     chosen = chosen & (recalls.sampled > 0)
     if not bool(chosen.any()):
-        raise UndefinedMeasure(f"no class has {rows} rows in training, and rows here")
+        raise NothingToCompare(f"no class has {rows} rows in training, and rows here")
     return (recalls.correct[chosen] / recalls.sampled[chosen]).mean()

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lightning_nc.functional.imbalance.nearest import Ranking, ranking
-from lightning_nc.values.errors import UndefinedMeasure
+from lightning_nc.values.errors import NothingToCompare, UndefinedMeasure
 from lightning_nc.values.linear_head import LinearHead
 
 AS_THEY_ARE, CENTERED = ("of", "gof", "relu_ce"), ("etf", "gof_centered", "seli")
@@ -237,7 +237,7 @@ def margin(head: LinearHead) -> Float[Tensor, ""]:
     ranked = race_as_they_are(head) if head.product.bias is None else race_centered(head)
     assert head.counts is not None
     if head.product.bias is not None and bool((head.counts == head.counts[0]).all()):
-        raise UndefinedMeasure("all classes have as many rows, where these geometries are the same one")
+        raise NothingToCompare("all classes have as many rows, where these geometries are the same one")
     return torch.tensor(ranked.margin, dtype=torch.float64)
 
 
