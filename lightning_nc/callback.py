@@ -73,7 +73,7 @@ class NeuralCollapseCallback(Callback):
             process does, for data sets that do not survive a fork (thread pools, locks, connections).
         penalty: Lambda of the classifier's weight and bias in the objective (docs/imbalance.md), for
             mse/*; a mapping gives "weight" and "bias" their own. None: not known, and never inferred.
-        feature_penalty: Likewise, of the features.
+        feature_penalty: Likewise, of the features; for functions of your own, which get `penalties`.
         class_counts: Rows of each class in training, for imbalance/*. None: of the measured epoch.
         shots: Classes with fewer rows in training are few-shot, with more than the second many-shot.
         every_n_epochs: How often the other stages are measured; the first epoch always, and the last

@@ -81,7 +81,7 @@ def measure(
         seed: Of the sample of rows; the global random state is never touched.
         penalty: Lambda of the classifier's weight and bias in the objective (docs/imbalance.md), for
             mse/*; a mapping gives "weight" and "bias" their own. None: not known.
-        feature_penalty: Likewise, of the features.
+        feature_penalty: Likewise, of the features; for functions of your own, which get `penalties`.
         class_counts: Rows of each class in the training data, for imbalance/*. None: those of the
             loader.
         shots: Where few-shot classes end, and many-shot classes begin.
@@ -121,7 +121,7 @@ def measure(
         ):  # fmt: skip
             there = batches if where is None else (_moved(batch, where) for batch in batches)
             _run(there, watch, _way(model, forward, places))
-        recorded = watch.end(_STAGE, where or torch.device("cpu"), distributed=False)
+        recorded = watch.end(_STAGE, where or torch.device("cpu"), distributed=False, is_whole=True)
     finally:
         watch.detach()
     measurement = Measurement.of(recorded, watch.classifier_name)

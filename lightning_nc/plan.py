@@ -155,7 +155,7 @@ def _settings_of(a: SimpleNamespace) -> Settings:
         penalties=stated_penalties(a.penalty, a.feature_penalty),
         shots=checked_shots(a.shots),
         class_counts=checked_counts(a.class_counts),
-        keeps_all_rows=a.max_rows_per_batch is None,
+        keeps_all_rows=a.max_rows_per_batch is None and a.forwards != "all",
     )
 
 

@@ -51,7 +51,7 @@ class Session:
         self._gallery = Gallery(
             {m.key for m in plan.task.measures}, plan.prefix, plan.class_names, self._voice.say
         )
-        self._stepped = False
+        self._stepped, self._batches = False, 0
         self._measures_online = self._measures_loop = False
 
     def detach(self) -> None:
@@ -78,6 +78,7 @@ class Session:
         """Start the statistics of the training forwards."""
         online = stage_of("fit")
         self._watch.reset(online)
+        self._batches = 0  # since then
         self._schedule.start_window(trainer.global_step)
         due = self._schedule.has_windows or self._is_due(trainer, online)
         self._measures_online = self._plan.online and due
@@ -113,6 +114,7 @@ class Session:
 
     def close_training_batch(self, trainer: Any, pl_module: Any, outputs: Any) -> None:
         """Add the batch's features; where a window of steps ends, log its measures."""
+        self._batches += 1
         online, manual = stage_of("fit"), not pl_module.automatic_optimization
         has_stepped = manual or self._watch.has_stepped
         with self._harmless_batch(trainer, online):
@@ -194,8 +196,10 @@ class Session:
         are_empty = trainer.num_val_batches and not any(trainer.num_val_batches)
         every = trainer.check_val_every_n_epoch
         validates = trainer.enable_validation and every and (trainer.current_epoch + 1) % every == 0
-        joins = trainer.world_size > 1 and validates  # other ranks may have batches
-        if are_empty and (joins or self._schedule.was_measured(stage_of("validate").name)):
+        # other ranks may have batches, and then they validate in just these epochs
+        several = trainer.world_size > 1
+        due = validates if several else self._schedule.was_measured(stage_of("validate").name)
+        if are_empty and due:
             self.start_loop(trainer)
             self.start_loaders(trainer)
             self.end_loaders(trainer, pl_module)
@@ -205,10 +209,16 @@ class Session:
     def _is_due(self, trainer: Any, stage: Stage) -> bool:
         return self._schedule.is_due(stage.name, trainer.current_epoch, is_last_epoch(trainer))
 
-    def _is_epoch_complete(self, trainer: Any) -> bool:
-        """Whether what was measured of training so far is an epoch."""
-        is_last = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
-        return bool(is_last) and not self._schedule.has_windows
+    def _is_whole(self, trainer: Any, stage: Stage) -> bool:
+        """Whether what was measured of training is an epoch, with all batches that there are."""
+        limit = trainer.limit_train_batches
+        is_limited = trainer.overfit_batches or not (limit is None or repr(limit) == "1.0")
+        if stage.loop != "fit" or is_limited:
+            return not is_limited
+        # an epoch that was resumed in its middle, or is cut short, has fewer
+        progress = trainer.fit_loop.epoch_loop.batch_progress
+        all_seen = progress.is_last_batch and progress.current.ready == self._batches
+        return bool(all_seen) and not self._schedule.has_windows
 
     def _note_first_step(self) -> None:
         """From here on, nothing that goes wrong in measuring is raised."""
@@ -242,8 +252,10 @@ class Session:
         with self._harmless(trainer, f"Stage {stage.name}"):
             device, distributed = trainer.strategy.root_device, trainer.world_size > 1
             if trainer.state.fn == "fit" and self._measures_online and not stage.trains:
-                self._watch.count_training(device, distributed, self._is_epoch_complete(trainer))
-            recorded = self._watch.end(stage, device, distributed)
+                self._watch.count_training(
+                    device, distributed, self._is_whole(trainer, stage_of("fit"))
+                )
+            recorded = self._watch.end(stage, device, distributed, self._is_whole(trainer, stage))
         if recorded is not None and trainer.is_global_zero:
             self._reporter.tell(stage, recorded, self._doubt())
         with self._harmless(trainer, f"Logging stage {stage.name}", Lost.LOG):

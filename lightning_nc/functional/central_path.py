@@ -121,7 +121,7 @@ def loss(
         >>> loss(stats, LinearClassifier(torch.zeros(2, 2)), Penalties(weight=0.1))  # half of 1
         tensor(0.5000, dtype=torch.float64)
     """
-    _require_stated(penalties)
+    _require_stated(penalties, classifier)
     given = _as_trained(statistics, classifier)
     return _of_spread(statistics, given, penalties) + _of_means(statistics, given)
 
@@ -250,7 +250,7 @@ def loss_perp(
         Han, Papyan & Donoho (2022), "Neural collapse under MSE loss: proximity to and dynamics on the
         central path".
     """
-    _require_stated(penalties)
+    _require_stated(penalties, classifier)
     given, best = _as_trained(statistics, classifier), _best(statistics, classifier, penalties)
     shares, mean = shares_and_mean(statistics)
     weight, at_mean = given.weight - best.weight, (given.weight - best.weight) @ mean
@@ -303,12 +303,12 @@ def _of_means(statistics: ClassStatistics, of: LeastSquares) -> Float[Tensor, ""
     return total / 2
 
 
-def _require_stated(penalties: Penalties) -> None:
+def _require_stated(penalties: Penalties, classifier: LinearClassifier) -> None:
+    if classifier.is_single_row:
+        raise UndefinedMeasure("the classifier has a single row, which has a target of its own")
     if penalties.weight is None:
-        raise UndefinedMeasure(
-            "it depends on the penalty of W in the objective that was trained, which is not stated; "
-            "set `penalty`"
-        )
+        missing = "it depends on the penalty of W in the objective that was trained"
+        raise UndefinedMeasure(f"{missing}, which is not stated; set `penalty`")
 
 
 def _require_shape(statistics: ClassStatistics, classifier: LinearClassifier) -> None:

@@ -1,25 +1,15 @@
 """NC4: the network decides like a nearest-class-center (NCC) rule; and the network's own accuracy."""
 
-from dataclasses import replace
-
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from lightning_nc.functional.nearest_center import nearest_class_center
-from lightning_nc.values.classifier import LinearClassifier
+from lightning_nc.functional.own_rows import decided_by_centers, decides
 from lightning_nc.values.errors import UndefinedMeasure
 from lightning_nc.values.evidence import ClassEvidence
 from lightning_nc.values.sample import Decisions, FeatureSample
 from lightning_nc.values.statistics import ClassStatistics
-
-_MULTIPLY_ADDS, _LEAST_ROWS = 2**35, 256
-"""Multiply-adds that the distances of a sample to all class means may take, but for so few rows.
-
-Two or three seconds of one CPU core, whatever the device: a value must not depend on where it is
-computed. With 50,257 classes in 768 dimensions it allows for 890 rows, whose shares have a standard
-error of at most 0.017. Fewer than 256 rows (0.03) would tell too little.
-"""
 
 
 def count_decisions(
@@ -102,107 +92,14 @@ def decisions_of_own_rows(own: ClassEvidence, merged: ClassEvidence) -> Float[Te
     """
     assert own.tallies is not None
     assert merged.tallies is not None
-    sample, center, rows = _decided_by_centers(own, merged)
+    sample, center, rows = decided_by_centers(own, merged)
     predicted, correct = own.tallies.predicted, own.tallies.correct
-    if _decides(merged) is not None or merged.is_restricted:
+    if decides(merged) is not None or merged.is_restricted:
         predicted, correct = _weighed(sample, rows)
     return count_decisions(
         sample, merged.all_classes,
         stands_for=rows, predicted=predicted, correct=correct, center=center,
     ).as_vector()  # fmt: skip
-
-
-def recalls_of_own_rows(own: ClassEvidence, merged: ClassEvidence) -> Float[Tensor, " n"]:
-    """Count by class how the nearest class center decides this rank's sample.
-
-    Args:
-        own: What this rank has accumulated, with its sample.
-        merged: What all ranks have accumulated.
-
-    Returns:
-        For each class the rows that its sampled ones stand for, and then those that are decided for it.
-
-    Example:
-        >>> h, y = torch.tensor([[1.0], [3.0], [9.0], [4.0]]), torch.tensor([0, 0, 1, 1])
-        >>> stage = ClassEvidence(
-        ...     ClassStatistics.from_batch(h, y, 2), None, FeatureSample(h, y, None, seen=4)
-        ... )
-        >>> recalls_of_own_rows(stage, stage)
-        tensor([2., 2., 2., 1.], dtype=torch.float64)
-    """
-    sample, center, rows = _decided_by_centers(own, merged)
-    weight = rows / max(1, len(center))
-    counts = weight.new_zeros(2, merged.all_classes.num_classes)
-    right = sample.target[center == sample.target]
-    for each, of_class in zip(counts, (sample.target, right), strict=True):
-        each.index_add_(0, of_class, weight.expand(len(of_class)))
-    return counts.flatten()
-
-
-def sample_that_counts(
-    own: ClassEvidence, merged: ClassEvidence
-) -> tuple[FeatureSample, Float[Tensor, ""]]:
-    """This rank's sample: its rows of classes that count, so many of them as may meet all classes.
-
-    Args:
-        own: What this rank has accumulated, with its sample.
-        merged: What all ranks have accumulated.
-
-    Returns:
-        The rows with the network's decisions, which are those of W h + b where nobody saw them and W
-        stood still; and how many rows they stand for.
-    """
-    assert own.sample is not None
-    seen, counts = merged.all_classes.seen, own.all_classes.counts
-    sample = _within_reach(_of_classes(own.sample.valid(), seen), num_classes=int(seen.sum()))
-    head = _decides(merged)
-    if head is not None:
-        sample = replace(sample, predicted=head.decide(sample.features))
-    return sample, (counts * seen).sum().to(merged.all_classes.means.dtype)
-
-
-def _decides(merged: ClassEvidence) -> LinearClassifier | None:
-    """The classifier, where nobody saw a decision of the network and it is taken to decide."""
-    unseen = merged.tallies is not None and bool(merged.tallies.predicted == 0)
-    return merged.head if merged.by_head and unseen else None
-
-
-def _decided_by_centers(
-    own: ClassEvidence, merged: ClassEvidence
-) -> tuple[FeatureSample, Int[Tensor, " R"], Float[Tensor, ""]]:
-    """This rank's sample, its nearest class centers, and the rows that it stands for; found once."""
-    memory = vars(merged)
-    if memory.get("decided_by_centers", (None,))[0] is not own:
-        sample, rows = sample_that_counts(own, merged)
-        center = sample.target
-        if len(center):
-            center = nearest_class_center(sample.features, merged.all_classes, guess=center)
-        memory["decided_by_centers"] = own, (sample, center, rows)
-    return memory["decided_by_centers"][1]
-
-
-def _of_classes(sample: FeatureSample, seen: Bool[Tensor, " C"]) -> FeatureSample:
-    """Its rows of the classes that count."""
-    keep = seen[sample.target]
-    if bool(keep.all()):
-        return sample
-    return _rows_of(sample, keep)
-
-
-def _within_reach(sample: FeatureSample, num_classes: int) -> FeatureSample:
-    """So many of its rows as may meet the means of all classes; itself where these are all."""
-    num_rows, num_features = sample.features.shape
-    most = max(_LEAST_ROWS, _MULTIPLY_ADDS // max(1, num_classes * num_features))
-    if num_rows <= most:
-        return sample
-    # the first rows of a reservoir are no uniform sample: they stay longest
-    chosen = torch.randperm(num_rows, generator=torch.Generator().manual_seed(0))[:most]
-    return _rows_of(sample, chosen.to(sample.target.device))
-
-
-def _rows_of(sample: FeatureSample, rows: Bool[Tensor, " R"] | Int[Tensor, " k"]) -> FeatureSample:
-    predicted = None if sample.predicted is None else sample.predicted[rows]
-    return FeatureSample(sample.features[rows], sample.target[rows], predicted, sample.seen)
 
 
 def _weighed(

@@ -14,8 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lightning_nc.functional.central_path import least_squares
-from lightning_nc.functional.decision import sample_that_counts
 from lightning_nc.functional.noise import shares_and_mean
+from lightning_nc.functional.own_rows import sample_that_counts
 from lightning_nc.values.errors import UndefinedMeasure
 from lightning_nc.values.evidence import ClassEvidence
 from lightning_nc.values.sample import ProbeDecisions
@@ -39,7 +39,7 @@ def probe_of_own_rows(own: ClassEvidence, merged: ClassEvidence) -> Float[Tensor
         the covariance was not kept, NaN where no probe can be computed.
 
     Example:
-        >>> from lightning_nc import ClassStatistics
+        >>> from lightning_nc import ClassStatistics, FeatureSample
         >>> h, y = torch.tensor([[1.0], [3.0], [9.0], [4.0]]), torch.tensor([0, 0, 1, 1])
         >>> sample = FeatureSample(h, y, predicted=torch.tensor([0, 1, 1, 1]), seen=4)
         >>> stage = ClassEvidence(ClassStatistics.from_batch(h, y, 2), None, sample)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from torch import Tensor
+from torch.linalg import LinAlgError
 
 from lightning_nc.functional.imbalance.nearest import NONE, Ranking
 from lightning_nc.functional.imbalance.race import race_as_they_are, race_centered
@@ -31,7 +32,7 @@ def findings(stage: str, evidence: ClassEvidence, class_names: Sequence[str] | N
         >>> stats = ClassStatistics.from_batch(torch.eye(3), torch.arange(3), num_classes=3)
         >>> counted = {"recalls": torch.tensor([4.0, 4.0, 4.0, 4.0, 3.0, 4.0])}
         >>> print(findings("val", ClassEvidence(stats, counts=counted), ["ox", "ape", "bee"]))
-        **val**: least recognized by the nearest class center: ape 0.75 (1 row in training).
+        **val**: Least recognized by the nearest class center: ape 0.75 (1 row in training).
     """
     if evidence.recalls is None:
         return ""
@@ -45,12 +46,12 @@ def _verdicts(evidence: ClassEvidence) -> list[str]:
         return []
     try:
         as_they_are, centered = race_as_they_are(head), race_centered(head)
-    except UndefinedMeasure:
+    except (UndefinedMeasure, LinAlgError):
         return []  # the keys say why
     told = (
         f"class means as they are: {_told(as_they_are)}; less the mean of all rows: {_told(centered)}"
     )
-    return [f"nearest geometry, {told}."]
+    return [f"Nearest geometry, {told}."]
 
 
 def _told(ranked: Ranking) -> str:
@@ -67,16 +68,16 @@ def _worst(recalls: Recalls, class_names: Sequence[str] | None) -> list[str]:
     worst = sorted((value, c) for c, value in enumerate(share) if value < 1)[:_WORST]
     if not worst:
         return []
-    rows = recalls.training_counts
+    rows = recalls.training_counts if recalls.is_whole else None
     named = [
-        f"{c if class_names is None else class_names[c]} {value:.3g}{_rows(rows, c)}"
+        f"{f'class {c}:' if class_names is None else class_names[c]} {value:.3g}{_rows(rows, c)}"
         for value, c in worst
     ]
-    return [f"least recognized by the nearest class center: {', '.join(named)}."]
+    return [f"Least recognized by the nearest class center: {', '.join(named)}."]
 
 
 def _rows(counts: Tensor | None, label: int) -> str:
-    if counts is None:
+    if counts is None or label >= len(counts):
         return ""
     number = int(counts[label])
     return f" ({number:,} row{'' if number == 1 else 's'} in training)"

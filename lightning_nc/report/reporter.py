@@ -182,7 +182,8 @@ def refuse_shared_keys(reporter: Reporter, other: Reporter) -> None:
     Raises:
         ValueError: If they share keys and prefix.
     """
-    shared = sorted(set(reporter.measures) & set(other.measures))
+    both = set(reporter.measures) & set(other.measures)
+    shared = sorted(both, key=lambda key: (key not in reporter._certain, key))
     if shared and other.prefix == reporter.prefix:
         raise ValueError(
             "Expected the NeuralCollapseCallbacks of a Trainer to log different keys, but "

@@ -185,9 +185,9 @@ def _complete(
     given = modules.tasks[HEAD].settings
     if given.class_counts is not None:
         around = replace(around, training=Training(torch.tensor(given.class_counts)))
-    elif around.training is None and isinstance(head, ClassEvidence):
-        keeps_all = given.keeps_all_rows
-        around = replace(around, training=Training(head.all_counts, around.is_whole and keeps_all))
+    elif around.trains and isinstance(head, ClassEvidence):
+        shown = Training(head.all_counts, around.is_whole and given.keeps_all_rows)
+        around = replace(around, training=around.training.after(shown))
     complete = {}
     for name, value in values.items():
         of_module = {s: found[name] for s, found in around.references.items() if name in found}

@@ -58,7 +58,7 @@ class Multiclass(Task):
         if given is not None and len(given) != num_classes:
             raise ValueError(
                 f"Expected class_counts to have a number for each of {num_classes} classes, but got "
-                f"{len(given)}."
+                f"{len(given)}. A class without rows has a 0."
             )
         return num_classes, num_features
 
@@ -72,7 +72,7 @@ class Multiclass(Task):
 
     @property
     def tells(self) -> frozenset[str]:
-        """Whether classes have unequal counts."""
+        """That classes have unequal counts."""
         return frozenset({"unequal_counts"})
 
     def complete(self, evidence: Evidence, around: Around | None = None) -> Evidence:

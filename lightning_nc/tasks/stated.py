@@ -1,12 +1,14 @@
 """What a user states of the training: penalties of the objective, and rows of the classes."""
 
 from collections.abc import Mapping, Sequence
+from numbers import Real
+from operator import index
 
 from lightning_nc.values.penalties import Penalties
 
 
 def stated_penalties(
-    penalty: float | Mapping[str, float] | None, feature_penalty: float | None
+    penalty: float | Mapping[str, float] | Penalties | None, feature_penalty: float | None
 ) -> Penalties:
     """The penalties of the objective that is trained, as far as they are stated.
 
@@ -24,11 +26,14 @@ def stated_penalties(
         >>> stated_penalties({"weight": 0.01, "bias": 0.0}, None)
         Penalties(weight=0.01, bias=0.0, features=None)
     """
+    if isinstance(penalty, Penalties):
+        return penalty
     of = penalty if isinstance(penalty, Mapping) else {"weight": penalty, "bias": penalty}
-    if not set(of) <= {"weight", "bias"} or "weight" not in of:
+    numbers = all(value is None or isinstance(value, Real) for value in of.values())
+    if not set(of) <= {"weight", "bias"} or "weight" not in of or not numbers:
         raise ValueError(
-            "Expected penalty to be a number, or a mapping with 'weight' and 'bias', but got "
-            f"{dict(of)}. Set feature_penalty for the features."
+            "Expected penalty to be a number, or a mapping with 'weight' and, if it differs, 'bias', "
+            f"but got {dict(of)}. Set feature_penalty for the features."
         )
     return Penalties(of["weight"], of.get("bias"), feature_penalty)
 
@@ -47,12 +52,16 @@ def checked_counts(counts: Sequence[int] | None) -> tuple[int, ...] | None:
     """
     if counts is None:
         return None
-    if len(counts) < 2 or not all(isinstance(n, int) and n >= 0 for n in counts) or not any(counts):
+    try:
+        whole = tuple(index(n) for n in counts)
+    except TypeError:
+        whole = ()
+    if len(whole) < 2 or min(whole) < 0 or not any(whole):
         raise ValueError(
             "Expected class_counts to be the rows of each class in the training data, whole numbers in "
-            f"the order of the classes, but got {list(counts)[:8]}."
+            f"the order of at least two classes, but got {list(counts)[:8]}."
         )
-    return tuple(counts)
+    return whole
 
 
 def checked_shots(shots: Sequence[int]) -> tuple[int, int]:

@@ -20,7 +20,7 @@ from lightning_nc.values.covariance import CovarianceSetting, check_covariance
 from lightning_nc.values.evidence import Evidence
 from lightning_nc.values.outcome import Outcome
 from lightning_nc.values.penalties import NOT_STATED, Penalties
-from lightning_nc.values.training import Training
+from lightning_nc.values.training import UNKNOWN, Training
 
 
 @dataclass(frozen=True)
@@ -75,22 +75,23 @@ class Around:
     Attributes:
         references: The evidence of other stages, by stage and module.
         by_head: Whether decisions that nobody saw are those of the classifier.
-        training: Rows of each class in training; None: those of the stage are.
-        is_whole: Whether those of the stage are a whole epoch.
+        training: What is known of the rows of each class in training.
+        trains: Whether the rows of the stage are of training.
+        is_whole: Whether they are a whole epoch.
         joins: Whether keys for unequal counts are logged in this stage; None: it is not decided yet.
     """
 
     references: Mapping[str, Mapping[str, Evidence]] = field(default_factory=dict)
     by_head: bool = False
-    training: Training | None = None
+    training: Training = UNKNOWN
+    trains: bool = True
     is_whole: bool = True
     joins: bool | None = None
 
     @property
     def is_unequal(self) -> bool:
         """Whether keys for unequal counts are logged."""
-        known = self.training is not None and self.training.is_unequal
-        return known if self.joins is None else self.joins
+        return self.training.is_unequal if self.joins is None else self.joins
 
 
 @dataclass(frozen=True)

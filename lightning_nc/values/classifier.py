@@ -1,6 +1,6 @@
 """The last linear map."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -23,6 +23,7 @@ class LinearClassifier:
     Attributes:
         weight: W, row c belongs to class c.
         bias: b, or None.
+        is_single_row: Whether it was given as a single row.
 
     Example:
         >>> LinearClassifier(torch.tensor([[2.0, 4.0]]), torch.tensor([1.0])).weight
@@ -32,13 +33,15 @@ class LinearClassifier:
 
     weight: Float[Tensor, "C d"]
     bias: Float[Tensor, " C"] | None = None
+    is_single_row: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "is_single_row", self.weight.shape[0] == 1)
         for name in ("weight", "bias"):
             value = getattr(self, name)
             if value is not None:
                 value = value.detach()
-                if self.weight.shape[0] == 1 or (name == "bias" and value.shape[0] == 1):
+                if self.is_single_row:
                     value = torch.cat([-value / 2, value / 2])
                 object.__setattr__(self, name, value)
 
@@ -84,12 +87,12 @@ class LinearClassifier:
     def to(self, device: torch.device | str) -> "LinearClassifier":
         """The same classifier on another device."""
         bias = None if self.bias is None else self.bias.to(device)
-        return _built(weight=self.weight.to(device), bias=bias)
+        return _built(weight=self.weight.to(device), bias=bias, is_single_row=self.is_single_row)
 
     def snapshot(self) -> "LinearClassifier":
         """A copy that later training steps do not change."""
         bias = None if self.bias is None else self.bias.clone()
-        return _built(weight=self.weight.clone(), bias=bias)
+        return _built(weight=self.weight.clone(), bias=bias, is_single_row=self.is_single_row)
 
 
 def _built(**attributes: Any) -> LinearClassifier:

@@ -189,7 +189,8 @@ class ClassEvidence(Evidence):
             return None
         lacks = self.doubt or self._lacks_counts()
         counts = None if lacks else self._of_classes_seen(self.training_counts)
-        return LinearHead(self.statistics, self.product, counts, *self.place, lacks)
+        doubtful = bool(self.doubt) and self.doubt == lacks
+        return LinearHead(self.statistics, self.product, counts, *self.place, lacks, doubtful)
 
     def _lacks_counts(self) -> str:
         """Why the counts of training do not set the geometry of these class means, a clause."""
@@ -200,10 +201,11 @@ class ClassEvidence(Evidence):
             return f"training had {len(counts)} classes, and these are {self.all_classes.num_classes}"
         if self.is_restricted:
             return "min_count leaves classes out, on which the geometry of the others depends"
-        absent = int(((counts > 0) & ~self.all_classes.seen).sum())
+        trained, seen = counts > 0, self.all_classes.seen.to(counts.device)
+        absent = int((trained & ~seen).sum())
         if absent:
             return f"{absent} of the classes of training have no rows here"
-        return "" if bool(((counts > 0) == self.all_classes.seen).all()) else "a class is not trained"
+        return "" if torch.equal(trained, seen) else "a class had no row in training"
 
     def _of_classes_seen(self, by_class: Tensor | None) -> Tensor | None:
         return None if by_class is None else by_class.to(self.all_classes.counts)[self.all_classes.seen]

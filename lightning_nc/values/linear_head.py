@@ -6,6 +6,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from lightning_nc.values.classifier import LinearClassifier
+from lightning_nc.values.errors import NothingToCompare, UndefinedMeasure
 from lightning_nc.values.statistics import ClassStatistics
 
 
@@ -20,6 +21,7 @@ class LinearHead:
         layer: j, from 1, where the features enter the head, to M, the classifier.
         num_layers: M.
         lacks: Why there are no counts to go by, a clause; empty where there are.
+        is_doubtful: Whether that is for a doubt which the user can settle.
     """
 
     statistics: ClassStatistics
@@ -28,3 +30,14 @@ class LinearHead:
     layer: int = 1
     num_layers: int = 1
     lacks: str = ""
+    is_doubtful: bool = False
+
+    def require_counts(self) -> Int[Tensor, " K"]:
+        """The counts.
+
+        Raises:
+            UndefinedMeasure: If there are none to go by.
+        """
+        if self.counts is None:
+            raise (UndefinedMeasure if self.is_doubtful else NothingToCompare)(self.lacks)
+        return self.counts

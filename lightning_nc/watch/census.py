@@ -11,35 +11,37 @@ from lightning_nc.values.training import Training
 
 
 class Census:
-    """Rows of each class in training, from the latest stage of training that has ended.
+    """Rows of each class in training: of the first whole epoch that a run has measured.
 
     Whether a stage has keys for unequal counts is decided where it first ends, and stays so for the
     run, so that no key comes or goes.
 
     Attributes:
         training: What is known.
+        glimpse: What the first epoch has shown so far, where nothing else is known.
         joined: Whether those keys are logged, by stage.
     """
 
     def __init__(self) -> None:
-        self.training = Training()
+        self.training = self.glimpse = Training()
         self.joined: dict[str, bool] = {}
 
     def around(
-        self, stage: Stage, references: Mapping[str, Mapping[str, Evidence]], by_head: bool
+        self, stage: Stage, references: Mapping[str, Mapping[str, Evidence]], is_whole: bool
     ) -> Around:
         """What is known where a stage ends.
 
         Args:
             stage: The stage.
             references: The evidence of other stages, by stage and module.
-            by_head: Whether decisions that nobody saw are those of the classifier.
+            is_whole: Whether its rows are a whole epoch.
 
         Returns:
             The same on all ranks.
         """
-        training = None if stage.trains else self.training
-        return Around(references, by_head, training, stage.ends_epoch, self.joined.get(stage.name))
+        known = self.glimpse if self.training.counts is None and not stage.trains else self.training
+        by_head, joins = not stage.weights_move, self.joined.get(stage.name)
+        return Around(references, by_head, known, stage.trains, is_whole, joins)
 
     def note(self, stage: Stage, recorded: Recorded) -> None:
         """Take up what a stage has come to.

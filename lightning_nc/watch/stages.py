@@ -65,14 +65,15 @@ class Stages:
         """
         if self.census.training.counts is None:
             online = self.recorder(stage_of("fit"))
-            self.census.training = online.training_so_far(ranks, is_whole)
+            self.census.glimpse = online.training_so_far(ranks, is_whole)
 
-    def end(self, stage: Stage, ranks: Ranks | None) -> Recorded:
+    def end(self, stage: Stage, ranks: Ranks | None, is_whole: bool = True) -> Recorded:
         """The values of a stage, its layers in the order in which they run; every rank has to call it.
 
         Args:
             stage: The stage.
             ranks: Who merges; None: this rank alone.
+            is_whole: Whether its rows are a whole epoch.
 
         Returns:
             What it has come to.
@@ -82,10 +83,9 @@ class Stages:
             RanksDiffer: On all ranks, if they measure different things.
         """
         known = {name: self._evidence[name] for name in stage.references if name in self._evidence}
-        measured, by_head = self._capture.measured, not stage.weights_move
-        around = self.census.around(stage, known, by_head)
+        around = self.census.around(stage, known, is_whole)
         doubt = explain.doubt_of_head(self._capture, self._task.needs)
-        recorded = self.recorder(stage).close(ranks, around, measured, doubt)
+        recorded = self.recorder(stage).close(ranks, around, self._capture.measured, doubt)
         self.census.note(stage, recorded)
         if any(stage.name in other.references for other in STAGES):
             self._evidence[stage.name] = recorded.evidence

@@ -234,8 +234,6 @@ class Watch:
         """From now on, raise what goes wrong in a hook only when the batch is closed."""
         self._capture.holds_errors = True
 
-    # One stage
-
     def reset(self, *stages: Stage) -> None:
         """Start these stages anew."""
         self._sense.look_again(*(stage.name for stage in stages))
@@ -248,16 +246,17 @@ class Watch:
         self._stages.recorder(stage).abandon()
 
     def count_training(self, device: torch.device, distributed: bool, is_whole: bool) -> None:
-        """What the epoch has shown of the training data so far, where nothing is known of them."""
+        """What the epoch has shown of the training data so far."""
         self._stages.count_training(Ranks(device) if distributed else None, is_whole)
 
-    def end(self, stage: Stage, device: torch.device, distributed: bool) -> Recorded:
+    def end(self, stage: Stage, device: torch.device, distributed: bool, is_whole: bool) -> Recorded:
         """The values of a stage; every rank has to call it.
 
         Args:
             stage: The stage.
             device: Where the tensors of a rank without batches live.
             distributed: Merge the ranks of the default process group.
+            is_whole: Whether the rows are a whole epoch.
 
         Returns:
             What it has come to.
@@ -266,7 +265,7 @@ class Watch:
             RankFailed: On all ranks, if one of them could not take part with its data.
             RanksDiffer: On all ranks, if they measure different things.
         """
-        return self._stages.end(stage, Ranks(device) if distributed else None)
+        return self._stages.end(stage, Ranks(device) if distributed else None, is_whole)
 
     def _require_a_forward(self) -> None:
         if self._capture.batch is not None and not self._capture.has_fired:

@@ -8,7 +8,7 @@ from support.problems import decisions_of, evidence_of, problem, statistics_of
 
 from lightning_nc import FeatureSample, LinearClassifier
 from lightning_nc import functional as F
-from lightning_nc.functional import count_decisions, decision
+from lightning_nc.functional import count_decisions, own_rows
 from lightning_nc.functional.decision import decisions_of_own_rows
 from lightning_nc.values import Decisions, UndefinedMeasure
 from lightning_nc.values.small_classes import without_small_classes
@@ -106,8 +106,8 @@ def test_the_rows_of_small_classes_are_in_no_count():
 def of_some_rows(stage, monkeypatch, rows, least=1, by_head=False):
     """Decisions where the distances of so many rows to all class means are allowed."""
     means = stage.all_classes.means
-    monkeypatch.setattr(decision, "_MULTIPLY_ADDS", rows * means.numel())
-    monkeypatch.setattr(decision, "_LEAST_ROWS", least)
+    monkeypatch.setattr(own_rows, "_MULTIPLY_ADDS", rows * means.numel())
+    monkeypatch.setattr(own_rows, "_LEAST_ROWS", least)
     return Decisions(*decisions_of_own_rows(stage, replace(stage, by_head=by_head)))
 
 
@@ -141,8 +141,8 @@ def test_the_rows_that_stand_for_all_are_spread_over_the_sample(monkeypatch):
     sample = FeatureSample(
         torch.arange(8000.0)[:, None], torch.zeros(8000, dtype=torch.long), None, 8000
     )
-    monkeypatch.setattr(decision, "_MULTIPLY_ADDS", 5 * 1000)
-    rows = decision._within_reach(sample, num_classes=5).features.flatten()
+    monkeypatch.setattr(own_rows, "_MULTIPLY_ADDS", 5 * 1000)
+    rows = own_rows._within_reach(sample, num_classes=5).features.flatten()
     assert len(rows.unique()) == len(rows) == 1000
     each_tenth = torch.bincount((rows / 800).long(), minlength=10)
     assert 60 < int(each_tenth.min()) <= int(each_tenth.max()) < 140
@@ -171,7 +171,7 @@ def test_the_counts_of_ranks_that_take_some_of_their_rows_weigh_what_each_has(mo
         for part in (slice(200), slice(200, None))
     ]
     merged = replace(whole, all_classes=halves[0].all_classes.merge(halves[1].all_classes))
-    monkeypatch.setattr(decision, "_MULTIPLY_ADDS", 50 * merged.all_classes.means.numel())
-    monkeypatch.setattr(decision, "_LEAST_ROWS", 1)
+    monkeypatch.setattr(own_rows, "_MULTIPLY_ADDS", 50 * merged.all_classes.means.numel())
+    monkeypatch.setattr(own_rows, "_LEAST_ROWS", 1)
     weights = [float(Decisions(*decisions_of_own_rows(half, merged)).sampled) for half in halves]
     assert weights == pytest.approx([200, len(given.target) - 200])

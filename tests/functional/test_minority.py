@@ -88,7 +88,7 @@ def test_the_margin_is_that_of_the_center_of_the_head():
     assert float(margin(head_of(triple, counts))) == pytest.approx(0.234, abs=5e-3)
     other = float(margin(head_of(triple, counts, bias=torch.zeros(4))))
     assert other == pytest.approx(0.327 - 0.3215, abs=1e-3)
-    with pytest.raises(UndefinedMeasure, match="all classes have as many rows"):
+    with pytest.raises(UndefinedMeasure, match="as many rows in each, have one centered geometry"):
         margin(head_of(etf(3), torch.tensor([4, 4, 4]), bias=torch.zeros(3)))
 
 

@@ -227,7 +227,7 @@ def test_training_counts_set_the_geometry_and_not_those_of_the_rows():
 
 
 def test_an_unknown_family_is_refused():
-    with pytest.raises(KeyError, match="simplex"):
+    with pytest.raises(ValueError, match="4 counts and 'simplex'"):
         nearest(etf(4), as_they_are=["simplex"])
 
 

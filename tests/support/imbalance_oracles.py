@@ -107,7 +107,7 @@ def races(mu, weight, counts, m=1, layer=1):
     largest, second = np.sort(p)[::-1][:2]
     k = len(p)
     own = np.diag(weight @ mu.T)
-    alive = None if m == 1 else own > 0.05 * np.sort(own)[(k - 1) // 2]
+    alive = None if m == 1 else own > 0.05 * own.max()
     as_they_are, less_mean = triple(mu, weight), triple(mu - p @ mu, weight)
 
     def tau_range(shares, limit):
@@ -149,8 +149,18 @@ def reference(h, y, weight, bias, training_counts=None, shots=(20, 100), m=1, la
         found["imbalance/minority_cosine"] = cosines[~np.eye(len(rows), dtype=bool)].mean()
     norms = np.linalg.norm(weight, axis=1)
     found["imbalance/norm_ratio"] = norms[large].mean() / norms[small].mean()
-    distances = ((h[:, None] - mu[None]) ** 2).sum(-1)
-    right = distances.argmin(1) == y
-    recall = np.array([right[y == c].mean() for c in range(k)])
+    right = np.array([decided_by_others(h, y, i, mu, counts) for i in range(len(y))])
+    recall = np.array([right[y == c].mean() if counts[c] > 1 else np.nan for c in range(k)])
     groups = {"many": n > shots[1], "medium": (n >= shots[0]) & (n <= shots[1]), "few": n < shots[0]}
+    groups = {g: at & (counts > 1) for g, at in groups.items()}
     return found | {f"imbalance/recall_{g}": recall[at].mean() for g, at in groups.items() if at.any()}
+
+
+def decided_by_others(h, y, i, mu, counts):
+    """Whether a row is nearest to the mean of the other rows of its class."""
+    c, n = y[i], counts[y[i]]
+    if n < 2:
+        return False
+    means = mu.copy()
+    means[c] = (n * mu[c] - h[i]) / (n - 1)
+    return ((h[i] - means) ** 2).sum(1).argmin() == c

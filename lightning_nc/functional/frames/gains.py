@@ -72,11 +72,19 @@ def gains(
     Returns:
         Gains: 0, or above (M-1)/M at the global minimum, or above (M-1)/(2M) with ``alive``.
 
+    Raises:
+        ValueError: If there is no layer, or tau is not positive.
+
     Example:
         >>> gains(torch.tensor([0.01, 0.25, 4.0]))
         tensor([0.9000, 0.5000, 0.0000])
     """
     m = num_layers
+    if m < 1 or not bool((right_side > 0).all()):
+        raise ValueError(
+            f"Expected tau to be positive and num_layers at least 1, but got {m} layers and a least "
+            f"right-hand side of {float(right_side.min()):g}. Without a penalty nothing has a length."
+        )
     limit = survival_threshold(m) if alive is None else spinodal(m)
     lives = right_side < limit
     if alive is not None:
@@ -120,6 +128,7 @@ def class_states(
         for M = 1.
     """
     right_side = tau / class_shares(counts) ** num_layers
+    gains(right_side, num_layers)  # which refuses what cannot be
     lowest, highest = survival_threshold(num_layers), spinodal(num_layers)
     return [
         "alive" if value < lowest else "bistable" if value < highest else "dead"

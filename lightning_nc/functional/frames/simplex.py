@@ -90,7 +90,8 @@ def seli(counts: Int[Tensor, " K"] | Float[Tensor, " K"]) -> Triple:
     """
     shares = class_shares(counts)
     simplex = etf(len(counts)).logits.to(shares)
-    left, values, right = torch.linalg.svd(simplex * shares.sqrt())
-    left, values, right = left[:, :-1], values[:-1], right[:-1]
-    features = right / shares.sqrt()
-    return Triple((left * values) @ left.T, (features.T * values) @ features, simplex)
+    # of the product with its transpose: an SVD fails to converge for some counts that repeat
+    squares, left = torch.linalg.eigh((simplex * shares) @ simplex)
+    left, values = left[:, 1:], squares[1:].sqrt()
+    features = simplex @ left / values  # D V
+    return Triple((left * values) @ left.T, (features * values) @ features.T, simplex)

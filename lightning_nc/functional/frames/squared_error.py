@@ -176,9 +176,10 @@ def centered_directions(
         tensor([0.5000], dtype=torch.float64)
     """
     p = class_shares(counts)
-    labels = p.sqrt().diag() - p[:, None] * p.sqrt()
-    left, values, right = torch.linalg.svd(labels)
-    return left[:, :-1], values[:-1].square(), (right[:-1] / p.sqrt()).T
+    # of the product with its transpose: an SVD fails to converge for some counts that repeat
+    squares, left = torch.linalg.eigh(p.diag() - p[:, None] * p)
+    squares, left = squares[1:], left[:, 1:]
+    return left, squares, (left - p @ left) / squares.sqrt()
 
 
 def gof_centered_shape(counts: Counts, tau: float, num_layers: int = 1, layer: int = 1) -> Triple:

@@ -127,11 +127,13 @@ def stand_for_themselves(names: Collection[str], problem: Problem) -> list[str]:
         ['of', 'relu_ce']
     """
     own = {f"gof_{problem.num_layers}"} if "gof" in names and problem.layer == 1 else set()
-    same = {n for n, of in _COINCIDE.items() if problem.is_balanced and of in names}
+    has_one = {"etf"} if len(problem.counts) == 2 else set()  # direction of centered means
+    coinciding = set(_COINCIDE.values()) if problem.is_balanced else has_one
+    same = {n for n, of in _COINCIDE.items() if of in coinciding and of in names}
     return [name for name in names if name not in own | same]
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=12)
 def family(name: str, is_centered: bool, problem: Problem) -> Family:
     """A family by its name: counts stay the same over a run, and so do decompositions of them.
 

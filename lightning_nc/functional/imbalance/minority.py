@@ -8,7 +8,7 @@ groups.
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lightning_nc.values.errors import NothingToCompare, UndefinedMeasure
+from lightning_nc.values.errors import NothingToCompare
 from lightning_nc.values.linear_head import LinearHead
 from lightning_nc.values.recalls import Recalls
 from lightning_nc.values.training import UNEQUAL
@@ -135,10 +135,12 @@ def recall_medium(recalls: Recalls) -> Float[Tensor, ""]:
 def recall_few(recalls: Recalls) -> Float[Tensor, ""]:
     r"""Recall of the nearest class center, averaged over few-shot classes: fewer than 20 rows.
 
-    .. math:: \operatorname{Avg}_{c} \operatorname{Avg}_{i: y_i = c}
-        [\operatorname{argmin}_{c'} \|h_i - \mu_{c'}\| = c]
+    .. math:: \operatorname{Avg}_{c} \operatorname{Avg}_{i: y_i = c} \Big[
+        \frac{n_c}{n_c - 1} \|h_i - \mu_c\| < \min_{c' \ne c} \|h_i - \mu_{c'}\| \Big]
 
-    Class means are those of the stage; the rows of a class are counted in training, an epoch of it.
+    Class means are those of the stage, but of a row's own class that of its other rows: with the row
+    itself, means of few rows in many dimensions would be nearest to their own rows whatever these are.
+    A class of a single row does not count. The rows of a class are counted in training, a whole epoch.
     The limits can be set. Each class counts alike, whatever its rows. Of the sample, as
     :func:`~lightning_nc.functional.ncc_accuracy`; classes without a sampled row do not count. Range
     ``[0, 1]``.
@@ -168,19 +170,20 @@ def recall_few(recalls: Recalls) -> Float[Tensor, ""]:
 
 def _groups(head: LinearHead) -> tuple[Bool[Tensor, " K"], Bool[Tensor, " K"]]:
     """The smallest classes, and the largest."""
-    if head.counts is None:
-        raise UndefinedMeasure(head.lacks)
-    least, most = head.counts.min(), head.counts.max()
+    counts = head.require_counts()
+    least, most = counts.min(), counts.max()
     if bool(most <= UNEQUAL * least):
         raise NothingToCompare(f"no class has more than {UNEQUAL} times the rows of another")
-    return head.counts <= UNEQUAL * least, head.counts * UNEQUAL >= most
+    return counts <= UNEQUAL * least, counts * UNEQUAL >= most
 
 
 def _known(recalls: Recalls) -> Tensor:
     if recalls.training_counts is None:
-        raise UndefinedMeasure("the counts of the classes in training are not known yet")
+        raise NothingToCompare("the counts of the classes in training are not known yet")
+    if len(recalls.training_counts) != len(recalls.sampled):
+        raise NothingToCompare("training had another number of classes")
     if not recalls.is_whole:
-        raise UndefinedMeasure(
+        raise NothingToCompare(
             "the counts of the classes in training are not those of a whole epoch with all of its rows"
         )
     return recalls.training_counts.to(recalls.sampled.device)

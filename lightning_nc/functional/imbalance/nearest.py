@@ -39,8 +39,9 @@ NONE = "none"
 TOLERANCE, COLLAPSED = 0.1, 0.05
 """Of the distance, and of tr Sw / tr Sb: above either, the verdict is "none"."""
 
-_DEAD = 0.05  # of the median logit of the classes' own means: a class that did not come to life
+_DEAD = 0.05  # of the largest logit of a class's own mean: a class that did not come to life
 _NEITHER = (math.nan, math.nan, math.nan)
+_CHEAP = [tuple(n for n in table if n != "ce_ufm") for table in (AS_THEY_ARE, CENTERED)]
 
 
 @dataclass(frozen=True)
@@ -96,9 +97,9 @@ def nearest_geometry(
     classifier: LinearClassifier,
     num_layers: int = 1,
     layer: int = 1,
-    counts: Int[Tensor, " K"] | None = None,
-    as_they_are: Sequence[str] = tuple(AS_THEY_ARE)[:-1],
-    centered: Sequence[str] = tuple(CENTERED)[:-1],
+    counts: Int[Tensor, " K"] | Sequence[int] | None = None,
+    as_they_are: Sequence[str] = _CHEAP[0],
+    centered: Sequence[str] = _CHEAP[1],
     tolerance: float = TOLERANCE,
 ) -> Nearest:
     r"""The geometries by their distance from class means and classifier, a verdict for each center.
@@ -121,8 +122,7 @@ def nearest_geometry(
         The rankings, which print as tables.
 
     Raises:
-        ValueError: If a class has no rows, or the shapes differ.
-        KeyError: If there is no such family.
+        ValueError: If a class has no rows, the shapes differ, or there is no such family.
 
     Example:
         >>> h = torch.eye(3).repeat(4, 1)
@@ -131,7 +131,14 @@ def nearest_geometry(
         >>> nearest.as_they_are.verdict, nearest.centered.verdict
         ('of', 'none')
     """
-    rows = statistics.counts if counts is None else counts
+    rows = statistics.counts if counts is None else torch.as_tensor(counts)
+    unknown = {*as_they_are} - AS_THEY_ARE.keys() | {*centered} - CENTERED.keys()
+    if len(rows) != statistics.num_classes or unknown or not as_they_are or not centered:
+        raise ValueError(
+            f"Expected counts of {statistics.num_classes} classes, and families among "
+            f"{', '.join(AS_THEY_ARE)}, and centered among {', '.join(CENTERED)}, but got {len(rows)} "
+            f"counts and {', '.join(map(repr, unknown)) or 'no family'}."
+        )
     head = LinearHead(statistics, classifier, rows, layer, num_layers)
     return Nearest(
         ranking(head, as_they_are, False, tolerance), ranking(head, centered, True, tolerance)
@@ -167,10 +174,10 @@ def ranking(
     fits.sort(key=lambda fit: math.inf if math.isnan(fit.rms) else fit.rms)
     distinct = stand_for_themselves([fit.family for fit in fits], problem)
     first, *others = [fit.rms for fit in fits if fit.family in distinct]
-    reason = _doubt(fits[0], head.statistics, tolerance)
-    name = next(fit.family for fit in fits if fit.family in distinct)
+    nearest = next(fit for fit in fits if fit.family in distinct)
+    reason = _doubt(nearest, head.statistics, tolerance)
     margin = others[0] - first if others else math.nan
-    return Ranking(tuple(fits), NONE if reason else name, reason, margin)
+    return Ranking(tuple(fits), NONE if reason else nearest.family, reason, margin)
 
 
 def _fit(name: str, triple: Triple, problem: Problem, is_centered: bool) -> Fit:
@@ -187,7 +194,7 @@ def _alive(head: LinearHead, triple: Triple, is_centered: bool) -> tuple[bool, .
         return None
     assert head.counts is not None
     own = triple.logits.diagonal()
-    lives = own > _DEAD * own.median()
+    lives = own > _DEAD * own.max()
     lives[head.counts.cpu().argsort(descending=True, stable=True)[width:]] = False
     return tuple(lives.tolist())
 
@@ -208,7 +215,8 @@ def _line(fit: Fit) -> str:
     """One fit as a line of a table, with the number of its parameters."""
     gaps = " ".join(f"{gap:8.4f}" for gap in fit.gaps)
     if not fit.parameter:
-        return f"  {fit.family:<12} {fit.rms:8.4f}   (W, M, WM) = {gaps}   no parameter"
-    told = "at the end of its range" if fit.value is None else f"{fit.value:.4g}"
+        return f"  {fit.family:<12} {fit.rms:8.4f}   (weights, means, logits) = {gaps}   no parameter"
+    at_end = "at the end of its range" if fit.at_bound else "not told by equal counts"
+    told = at_end if fit.value is None else f"{fit.value:.4g}"
     told = f"1 parameter, {fit.parameter}: {told}"
-    return f"  {fit.family:<12} {fit.rms:8.4f}   (W, M, WM) = {gaps}   {told}"
+    return f"  {fit.family:<12} {fit.rms:8.4f}   (weights, means, logits) = {gaps}   {told}"

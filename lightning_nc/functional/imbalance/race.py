@@ -9,6 +9,7 @@ Where a class of training has no rows in the stage, or classes are left out by `
 no distances: the geometry of the others depends on it. Neither are there above 1,500 classes.
 """
 
+import math
 from collections.abc import Callable
 from functools import wraps
 from typing import TypeVar
@@ -24,7 +25,8 @@ from lightning_nc.values.linear_head import LinearHead
 AS_THEY_ARE, CENTERED = ("of", "gof", "relu_ce"), ("etf", "gof_centered", "seli")
 """The families that are logged, by the center of the class means; "ce_ufm" where it is asked for."""
 
-_MOST_CLASSES = 1500  # some seconds of one core at the end of each epoch
+# some seconds of one core at the end of each epoch
+_MOST_CLASSES, _MOST_IN_PROGRAMS = 1500, 50
 
 _T = TypeVar("_T")
 
@@ -56,7 +58,8 @@ def race_as_they_are(head: LinearHead) -> Ranking:
         UndefinedMeasure: If the counts of training are not known, or do not fit.
     """
     _require(head)
-    return ranking(head, AS_THEY_ARE, is_centered=False)
+    names = AS_THEY_ARE if head.num_layers == 1 else [n for n in AS_THEY_ARE if n != "relu_ce"]
+    return ranking(head, names, is_centered=False)
 
 
 @_kept_with_the_head
@@ -195,6 +198,7 @@ def relu_ce(head: LinearHead) -> Float[Tensor, ""]:
     Raises:
         UndefinedMeasure: If the counts of training are not known, or do not fit.
     """
+    _require_single(head)
     return _distance(race_as_they_are(head), "relu_ce")
 
 
@@ -202,7 +206,7 @@ def ce_ufm(head: LinearHead) -> Float[Tensor, ""]:
     """Distance from the nearest geometry of cross-entropy and features of both signs, without a center.
 
     See :func:`lightning_nc.functional.frames.ce_ufm`. One parameter is fitted, for which some fifty
-    convex programs are solved.
+    convex programs are solved: a second or two at 50 classes, above which it is left out.
 
     Args:
         head: Class means and what a linear head makes of them.
@@ -213,7 +217,8 @@ def ce_ufm(head: LinearHead) -> Float[Tensor, ""]:
     Raises:
         UndefinedMeasure: If the counts of training are not known, or do not fit.
     """
-    _require(head)
+    _require(head, _MOST_IN_PROGRAMS)
+    _require_single(head)
     return _distance(ranking(head, ["ce_ufm"], is_centered=False), "ce_ufm")
 
 
@@ -231,13 +236,12 @@ def margin(head: LinearHead) -> Float[Tensor, ""]:
         The difference of their distances, a float64 scalar.
 
     Raises:
-        UndefinedMeasure: If the counts of training are not known, or do not fit, or are equal, where
-            the geometries of centered means are one and the same.
+        UndefinedMeasure: If the counts of training are not known, or do not fit; for centered means if
+            they are equal, or those of two classes, where all geometries are the same one.
     """
     ranked = race_as_they_are(head) if head.product.bias is None else race_centered(head)
-    assert head.counts is not None
-    if head.product.bias is not None and bool((head.counts == head.counts[0]).all()):
-        raise NothingToCompare("all classes have as many rows, where these geometries are the same one")
+    if math.isnan(ranked.margin) and not math.isnan(ranked.fits[0].rms):
+        raise NothingToCompare("two classes, or as many rows in each, have one centered geometry alone")
     return torch.tensor(ranked.margin, dtype=torch.float64)
 
 
@@ -245,11 +249,12 @@ def _distance(ranked: Ranking, family: str) -> Float[Tensor, ""]:
     return torch.tensor(ranked.of(family).rms, dtype=torch.float64)
 
 
-def _require(head: LinearHead) -> None:
-    if head.counts is None:
-        raise UndefinedMeasure(head.lacks)
-    if len(head.counts) > _MOST_CLASSES:
-        raise UndefinedMeasure(
-            f"geometries are compared up to {_MOST_CLASSES:,} classes, and there are "
-            f"{len(head.counts):,}"
-        )
+def _require_single(head: LinearHead) -> None:
+    if head.num_layers > 1:
+        raise NothingToCompare("its theory is that of a head of one layer, and this one has several")
+
+
+def _require(head: LinearHead, most: int = _MOST_CLASSES) -> None:
+    num_classes = len(head.require_counts())
+    if num_classes > most:
+        raise UndefinedMeasure(f"it is found up to {most:,} classes, and there are {num_classes:,}")

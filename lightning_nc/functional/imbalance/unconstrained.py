@@ -31,10 +31,12 @@ class UnconstrainedFeatures(Family):
 
     @property
     def highest(self) -> float:
-        r"""The penalty :math:`\lambda_Z` from which on all vanishes, without a bias."""
+        r"""The penalty :math:`\lambda_Z` from which on all vanishes."""
         n = torch.tensor(self.counts, dtype=torch.float64)
-        simplex = torch.eye(len(n), dtype=torch.float64) - 1 / len(n)
-        return float(torch.linalg.matrix_norm(simplex * n.sqrt(), 2) / n.sum())
+        # what the softmax leaves to each class where all vanishes: a free bias makes it the shares
+        left = 1 / len(n) if self.bias_penalty is None else (n / n.sum())[:, None]
+        errors = torch.eye(len(n), dtype=torch.float64) - left
+        return float(torch.linalg.matrix_norm(errors * n.sqrt(), 2) / n.sum())
 
     def member(self, penalty: float) -> Triple:
         """The geometry at a penalty."""

@@ -63,16 +63,18 @@ IMBALANCE = (
     ),
     Measure(
         "imbalance/recall_many", minority.recall_many, ("recalls",),
-        "recall of the nearest class center, classes with more than 100 rows in training", "", _LIU,
-        default=False, joins="unequal_counts",
+        "recall of the nearest center of other rows, many-shot classes (more than 100, see shots)", "",
+        _LIU, default=False, joins="unequal_counts",
     ),
     Measure(
         "imbalance/recall_medium", minority.recall_medium, ("recalls",),
-        "the same of 20 to 100 rows", "", _LIU, default=False, joins="unequal_counts",
+        "recall of the nearest center of other rows, medium-shot classes (20 to 100)", "", _LIU,
+        default=False, joins="unequal_counts",
     ),
     Measure(
         "imbalance/recall_few", minority.recall_few, ("recalls",),
-        "the same of fewer than 20 rows", "", _LIU, default=False, joins="unequal_counts",
+        "recall of the nearest center of other rows, few-shot classes (fewer than 20)", "", _LIU,
+        default=False, joins="unequal_counts",
     ),
     Measure(
         "mse/loss_nc1", central_path.loss_nc1, ("statistics", "classifier", "penalties"),
