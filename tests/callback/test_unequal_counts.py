@@ -290,3 +290,85 @@ def test_the_card_says_the_verdicts_and_the_worst_classes(tmp_path):
     assert "less the mean of all rows:" in words
     assert "Least recognized by the nearest class center: digit" in words
     assert "rows in training)" in words
+
+
+def many(rows_each, num_classes=20, seed=0):
+    """Rows of many equal classes, in an order of chance."""
+    labels = torch.arange(num_classes).repeat(rows_each)
+    rng = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(labels), generator=rng)
+    features = torch.randn(len(labels), 64, generator=rng)
+    return torch.utils.data.TensorDataset(features, labels[order])
+
+
+@pytest.mark.parametrize(
+    ("run_settings", "settings"),
+    [
+        ({"val_check_interval": 0.25}, {}),
+        ({"limit_train_batches": 3}, {}),
+        ({"max_steps": 3}, {}),
+        ({}, {"every_n_steps": 3}),
+        ({}, {"max_rows_per_batch": 8}),
+    ],
+)
+def test_a_part_of_balanced_rows_is_unequal_by_chance_alone(run_settings, settings):
+    data = many(32)
+    seed_everything(0, verbose=False)
+    module = Network(rows=20)
+    callback, _, _ = run(module, train=data, val=data, run_settings=run_settings, **settings)
+    assert keys_of(callback) == set()
+
+
+def test_a_run_that_is_cut_short_keeps_the_counts_of_its_whole_epoch():
+    steps = -(-sum(COUNTS) // 64)
+    callback, _, _ = run(epochs=3, run_settings={"max_steps": 2 * steps + 2})
+    assert callback.state_dict()["training"]["training"]["counts"].tolist() == list(COUNTS)
+    cut, said, _ = run(run_settings={"max_steps": 2}, measures=["imbalance"])
+    assert "recall_few" not in keys_of(cut)
+    assert any("not those of a whole epoch" in text for text in said)
+    doubled, _, _ = run(forwards="all", measures=["imbalance"])
+    assert "recall_few" not in keys_of(doubled)
+
+
+def test_windows_count_all_rows_that_they_have_shown():
+    callback, _, _ = run(epochs=2, every_n_steps=3)
+    counts = callback.state_dict()["training"]["training"]["counts"]
+    assert int(counts.sum()) > 5 * 64
+    assert not callback.state_dict()["training"]["training"]["is_whole"]
+    assert {len(callback.history[k]) for k in callback.history if "norm_ratio/train" in k} == {
+        len(callback.history["nc1/cdnv/train_online"])
+    }
+
+
+def test_another_number_of_classes_is_not_compared():
+    callback, _, _ = run()
+    seed_everything(0, verbose=False)
+    five = unequal_digits((8,) * 5 + (0,) * 5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer([callback]).test(Network(rows=5), loader(five), verbose=False)
+    assert np.isfinite(callback.history["nc1/cdnv/test"][-1].value)
+    assert keys_of(callback, "test") == set()
+
+
+def test_classes_that_are_noise_are_not_recognized_by_their_own_rows():
+    torch.manual_seed(0)
+    counts = [400, 100, 20, 5]
+    y = torch.cat([torch.full((n,), c) for c, n in enumerate(counts)])
+    noise = torch.utils.data.TensorDataset(torch.randn(len(y), 64), y)
+    model = torch.nn.Sequential(torch.nn.Identity(), torch.nn.Linear(64, 4))
+    keys = ["imbalance/recall_few", "imbalance/recall_many"]
+    found = measure(model, loader(noise, batch=128), progress=False, measures=keys)
+    few = found.values["imbalance/recall_few"]
+    assert few <= 0.4  # by their own rows, it would be 1
+    assert found.values["imbalance/recall_many"] < 0.6
+
+
+def test_programs_are_not_solved_for_many_classes():
+    data = many(4, num_classes=60)
+    model = torch.nn.Sequential(torch.nn.Identity(), torch.nn.Linear(64, 60))
+    with pytest.warns(NeuralCollapseWarning, match="ce_ufm left out: it is found up to 50 classes"):
+        found = measure(
+            model, loader(data), progress=False, measures=["imbalance/ce_ufm", "nc0/num_samples"]
+        )
+    assert "imbalance/ce_ufm" not in found.values

@@ -20,8 +20,10 @@ from lightning_nc.functional.frames import (
 )
 from lightning_nc.functional.frames.ce_program import ce_ufm
 from lightning_nc.functional.frames.cross_entropy import relu_ce
+from lightning_nc.functional.frames.squared_error import centered_directions
 from lightning_nc.functional.imbalance.families import gof_curve
 from lightning_nc.functional.imbalance.nearest import nearest_geometry
+from lightning_nc.functional.imbalance.unconstrained import UnconstrainedFeatures
 
 N = torch.tensor([9, 5, 3, 2])
 TAU = 0.0114
@@ -239,3 +241,45 @@ def test_two_classes_have_their_geometries_too():
     uncentered = nearest_geometry(*network_of(gof(n, [0.06], 0.01).triple, n)).as_they_are
     assert uncentered.verdict == "gof"
     assert uncentered.of("gof").value == pytest.approx(13 * 0.06 * 0.01, rel=1e-4)
+
+
+@pytest.mark.parametrize("num_dead", [4, 5, 7])
+def test_a_head_of_which_most_classes_are_dead_is_read_by_the_others(num_dead):
+    counts, tau = torch.tensor([60, 48, 38, 30, 24, 19, 15, 12, 10, 8]), 2e-6
+    alive = torch.arange(10) < 10 - num_dead
+    shape = noisy(at_its_scale(gof_shape(counts, tau, 2, 1, alive), tau), 1e-5, seed=0)
+    found = nearest_geometry(*network_of(shape, counts), num_layers=2).as_they_are
+    assert found.verdict == "gof"
+    assert found.of("gof").value == pytest.approx(tau, rel=0.05)
+
+
+@pytest.mark.parametrize("seed", [1, 7])
+def test_counts_that_repeat_have_their_decompositions(seed):
+    """For which an SVD has failed to converge: K = 800 with seed 1, K = 500 with seed 7."""
+    num_classes = {1: 800, 7: 500}[seed]
+    rng = torch.Generator().manual_seed(seed)
+    counts = torch.randint(20, 60, (num_classes,), generator=rng)
+    left, squares, right = centered_directions(counts)
+    p = class_shares(counts)
+    labels = (left * squares.sqrt()) @ (right * p.sqrt()[:, None]).T
+    assert torch.allclose(labels, p.sqrt().diag() - p[:, None] * p.sqrt(), atol=1e-12)
+    simplex = torch.eye(num_classes, dtype=torch.float64) - 1 / num_classes
+    target = seli(counts)
+    assert torch.allclose(target.weights @ target.weights, (simplex * p) @ simplex, atol=1e-12)
+
+
+def test_two_classes_have_one_centered_geometry():
+    n = torch.tensor([9, 4])
+    found = nearest_geometry(*network_of(etf(2), n)).centered
+    assert math.isnan(found.margin)
+    assert found.verdict == "etf"
+
+
+def test_a_free_bias_has_its_own_threshold():
+    counts = (500, 10)
+    for bias, highest in ((None, 0.0313), (0.0, 0.0087)):
+        family = UnconstrainedFeatures(counts, bias)
+        assert family.highest == pytest.approx(highest, abs=1e-4)
+        below, above = (family.member(share * family.highest).means for share in (0.98, 1.02))
+        assert float(above.norm()) == 0
+        assert float(below.norm()) > 0
