@@ -42,7 +42,7 @@ class Training:
         """
         if self.counts is None:
             return False
-        some = self.counts[self.counts > 0].double()
+        some = self.counts[self.counts > 0].cpu().double()
         if len(some) < 2:
             return False
         most, least, chance = some.max(), some.min(), 0 if self.is_whole else _CHANCE
