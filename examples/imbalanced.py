@@ -219,7 +219,9 @@ def train(
     model: Digits | FreeFeatures, batch: list | dict, counts: torch.Tensor, steps: int, epochs: int,
     expected: Theory | None,
 ) -> Result:  # fmt: skip
-    names = [*RACE, "ce_ufm"] if expected is not None and expected.family == "ce_ufm" else RACE
+    names = [name for name in RACE if len(model.head) == 1 or name != "relu_ce"]
+    if expected is not None and expected.family == "ce_ufm":
+        names.append("ce_ufm")
     measures = [*(f"imbalance/{name}" for name in names), "nc1/within_between_ratio"]
     # what is validated are the training rows themselves
     collapse = NeuralCollapseCallback(

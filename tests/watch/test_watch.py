@@ -45,7 +45,7 @@ class Observed:
         loss.backward()
 
     def end(self, stage):
-        return self.watch.end(stage, torch.device("cpu"), distributed=False)
+        return self.watch.end(stage, torch.device("cpu"), distributed=False, is_whole=True)
 
     def count(self, stage):
         outcomes = self.end(stage).outcomes
