@@ -6,6 +6,9 @@ from torch import Tensor
 
 from lightning_nc.functional.own_rows import decided_by_centers
 from lightning_nc.values.evidence import ClassEvidence
+from lightning_nc.values.statistics import ClassStatistics
+
+_DISTANCES = 2**21  # at a time
 
 
 def recalls_of_own_rows(own: ClassEvidence, merged: ClassEvidence) -> Float[Tensor, " n"]:
@@ -47,13 +50,25 @@ def _nearest_of_others(
 ) -> Bool[Tensor, " R"]:
     """Whether the mean of the other rows of its class is nearer to a row than all other class means."""
     statistics, number = merged.statistics, merged.all_classes.seen.cumsum(0) - 1
-    centers, origin = statistics.centered_means, statistics.global_mean
-    counts = merged.all_classes.counts[target].to(centers.dtype)
-    nearer, start = [], 0
-    for h in features.split(max(1, 2**21 // len(centers))):
+    centers, origin, chosen = statistics.centered_means, statistics.global_mean, number[target]
+    counts = statistics.counts[chosen].to(centers.dtype)
+    farther, reach = counts / (counts - 1), _to_the_next(statistics)
+    nearest, start = torch.ones_like(target, dtype=torch.bool), 0
+    for h in features.split(max(1, _DISTANCES // len(centers))):
         block = slice(start, start := start + len(h))
-        squares = torch.cdist(h.to(centers.dtype) - origin, centers).square()
-        chosen = number[target[block]][:, None]
-        own = squares.gather(1, chosen)[:, 0] * (counts[block] / (counts[block] - 1)).square()
-        nearer.append(own < squares.scatter(1, chosen, torch.inf).amin(1))
-    return torch.cat(nearer) if nearer else target > 0
+        rows, c = h.to(centers.dtype) - origin, chosen[block]
+        own = (rows - centers[c]).norm(dim=1)
+        # no other mean is nearer than what lies between the means, less what lies between row and mean
+        doubtful = ((farther[block] + 1) * own >= reach[c]).nonzero().flatten()
+        others = torch.cdist(rows[doubtful], centers).scatter(1, c[doubtful, None], torch.inf).amin(1)
+        nearest[start - len(h) + doubtful] = (farther[block] * own)[doubtful] < others
+    return nearest
+
+
+def _to_the_next(statistics: ClassStatistics) -> Float[Tensor, " K"]:
+    """From each class mean to the next one, rounding allowed for; 0 where that is not known."""
+    frame = statistics.frame
+    if len(frame.sampled) < frame.num_vectors:
+        return frame.norms.new_zeros(frame.num_vectors)
+    squares = frame.squared_distances.clone().fill_diagonal_(torch.inf).amin(1)
+    return (squares - 1e-9 * frame.norms.max().square()).clamp(min=0).sqrt()
