@@ -162,8 +162,8 @@ FAULTS = (
     Fault(
         "few rows are recognized by themselves",
         "functional/recall.py",
-        "(counts[block] / (counts[block] - 1)).square()",
-        "1.0",
+        "farther, reach = counts / (counts - 1), ",
+        "farther, reach = torch.ones_like(counts), ",
         ("tests/callback/test_unequal_counts.py", "-k", "noise"),
     ),
     Fault(
