@@ -105,6 +105,13 @@ def test_with_a_free_bias_it_is_the_centered_frame(counts, penalties):
     assert close(shares - least.triple.logits @ shares, found.bias, 1e-6)
 
 
+@pytest.mark.parametrize("number", range(30))
+def test_with_a_free_bias_it_is_the_global_minimum(number):
+    counts, weight_penalties, feature_penalty = random_problem(number)
+    found = minimum(counts, weight_penalties, feature_penalty, bias="free", restarts=8, seed=number)
+    require_minimum(found, gof_centered(torch.tensor(counts), weight_penalties, feature_penalty))
+
+
 def test_relu_features_change_nothing_without_a_bias():
     counts = [6, 3, 2]
     found = minimum(counts, [0.02], 0.02, relu=True, restarts=6)
