@@ -17,10 +17,9 @@ from lightning_nc.figures.style import NAMED_CLASSES, class_label, number, plain
 from lightning_nc.functional.frames import gram_triple
 from lightning_nc.functional.imbalance.families import Fit
 from lightning_nc.functional.imbalance.nearest import Ranking
-from lightning_nc.functional.imbalance.race import race_as_they_are, race_centered
+from lightning_nc.functional.imbalance.race import race_of
 from lightning_nc.values.errors import UndefinedMeasure
 from lightning_nc.values.evidence import ClassEvidence, Evidence
-from lightning_nc.values.linear_head import LinearHead
 from lightning_nc.values.training import Training
 
 _WORST = 3
@@ -70,7 +69,7 @@ def class_lengths(
     head = evidence.linear_head
     if head is None:
         raise UndefinedMeasure("there is no linear classifier whose lengths could be compared")
-    ranked = _ranking(head)
+    ranked = race_of(head)
     assert head.counts is not None
     center = None if head.product.bias is None else head.counts
     measured = gram_triple(head.statistics.means, head.product.weight, center)
@@ -109,13 +108,9 @@ def tells_lengths(evidence: Evidence) -> bool:
     if not ("unequal_counts" in evidence.occasions or Training(head.counts).is_unequal):
         return False
     try:
-        return bool(_ranking(head).fits)  # which is kept for the drawing
+        return bool(race_of(head).fits)  # which is kept for the drawing
     except UndefinedMeasure:
         return False
-
-
-def _ranking(head: LinearHead) -> Ranking:
-    return race_as_they_are(head) if head.product.bias is None else race_centered(head)
 
 
 def _lengths(gram: Float[Tensor, "K K"]) -> np.ndarray:
@@ -171,5 +166,4 @@ def _panel(
 
 
 def _headline(stage: str, ranked: Ranking) -> str:
-    told = f"{ranked.verdict} ({ranked.reason})" if ranked.reason else ranked.verdict
-    return f"{stage}: {told}" if stage else told
+    return f"{stage}: {ranked.told}" if stage else ranked.told

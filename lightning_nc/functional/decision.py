@@ -5,8 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lightning_nc.functional.nearest_center import nearest_class_center
-from lightning_nc.functional.own_rows import decided_by_centers, decides
-from lightning_nc.values.errors import UndefinedMeasure
+from lightning_nc.functional.own_rows import decided_by_centers, decides, share
 from lightning_nc.values.evidence import ClassEvidence
 from lightning_nc.values.sample import Decisions, FeatureSample
 from lightning_nc.values.statistics import ClassStatistics
@@ -134,7 +133,7 @@ def accuracy(decisions: Decisions) -> Float[Tensor, ""]:
         >>> accuracy(Decisions(n, n - 1, n, n, zero, zero))
         tensor(0.7500)
     """
-    return _share(decisions.correct, decisions.predicted, "the network's decisions are not known")
+    return share(decisions.correct, decisions.predicted, "the network's decisions are not known")
 
 
 def ncc_accuracy(decisions: Decisions) -> Float[Tensor, ""]:
@@ -165,7 +164,7 @@ def ncc_accuracy(decisions: Decisions) -> Float[Tensor, ""]:
         Papyan, Han & Donoho (2020), "Prevalence of neural collapse during the terminal phase of deep
         learning training".
     """  # noqa: E501
-    return _share(decisions.center_correct, decisions.sampled, "no row was sampled")
+    return share(decisions.center_correct, decisions.sampled, "no row was sampled")
 
 
 def ncc_mismatch(decisions: Decisions) -> Float[Tensor, ""]:
@@ -195,10 +194,4 @@ def ncc_mismatch(decisions: Decisions) -> Float[Tensor, ""]:
         Papyan, Han & Donoho (2020), "Prevalence of neural collapse during the terminal phase of deep
         learning training".
     """
-    return _share(decisions.mismatched, decisions.compared, "the network's decisions are not known")
-
-
-def _share(part: Float[Tensor, ""], whole: Float[Tensor, ""], missing: str) -> Float[Tensor, ""]:
-    if bool(whole == 0):  # but not where it is NaN: a rank could not count
-        raise UndefinedMeasure(missing)
-    return part / whole
+    return share(decisions.mismatched, decisions.compared, "the network's decisions are not known")

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lightning_nc.functional.nearest_center import nearest_class_center
 from lightning_nc.values.classifier import LinearClassifier
+from lightning_nc.values.errors import UndefinedMeasure
 from lightning_nc.values.evidence import ClassEvidence
 from lightning_nc.values.sample import FeatureSample
 
@@ -84,3 +85,26 @@ def _within_reach(sample: FeatureSample, num_classes: int) -> FeatureSample:
 def _rows_of(sample: FeatureSample, rows: Bool[Tensor, " R"] | Int[Tensor, " k"]) -> FeatureSample:
     predicted = None if sample.predicted is None else sample.predicted[rows]
     return FeatureSample(sample.features[rows], sample.target[rows], predicted, sample.seen)
+
+
+def share(part: Float[Tensor, ""], whole: Float[Tensor, ""], missing: str) -> Float[Tensor, ""]:
+    """A part of what was counted.
+
+    Args:
+        part: What counts.
+        whole: Of so many.
+        missing: What is said where there are none.
+
+    Returns:
+        The share.
+
+    Raises:
+        UndefinedMeasure: If there are none.
+
+    Example:
+        >>> share(torch.tensor(1.0), torch.tensor(4.0), "no row was sampled")
+        tensor(0.2500)
+    """
+    if bool(whole == 0):  # but not where it is NaN: a rank could not count
+        raise UndefinedMeasure(missing)
+    return part / whole

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lightning_nc.functional.central_path import least_squares
 from lightning_nc.functional.noise import shares_and_mean
-from lightning_nc.functional.own_rows import sample_that_counts
+from lightning_nc.functional.own_rows import sample_that_counts, share
 from lightning_nc.values.errors import UndefinedMeasure
 from lightning_nc.values.evidence import ClassEvidence
 from lightning_nc.values.sample import ProbeDecisions
@@ -86,7 +86,7 @@ def probe_accuracy(decisions: ProbeDecisions) -> Float[Tensor, ""]:
         Han, Papyan & Donoho (2022), "Neural collapse under MSE loss: proximity to and dynamics on the
         central path".
     """
-    return _share(decisions.correct, decisions.sampled, _NO_PROBE)
+    return share(decisions.correct, decisions.sampled, _NO_PROBE)
 
 
 def probe_agreement(decisions: ProbeDecisions) -> Float[Tensor, ""]:
@@ -110,7 +110,7 @@ def probe_agreement(decisions: ProbeDecisions) -> Float[Tensor, ""]:
     """
     if bool(decisions.sampled == 0):
         raise UndefinedMeasure(_NO_PROBE)
-    return _share(decisions.agreed, decisions.compared, "the network's decisions are not known")
+    return share(decisions.agreed, decisions.compared, "the network's decisions are not known")
 
 
 def _decide(features: Float[Tensor, "R d"], merged: ClassEvidence) -> Int[Tensor, " R"]:
@@ -123,9 +123,3 @@ def _decide(features: Float[Tensor, "R d"], merged: ClassEvidence) -> Int[Tensor
     # around the mean, from where no offset of the features costs digits
     chosen = [((h - mean) @ weight.T + at_mean).argmax(1) for h in features.split(rows)]
     return merged.all_classes.seen.nonzero().flatten()[torch.cat(chosen)]
-
-
-def _share(part: Float[Tensor, ""], whole: Float[Tensor, ""], missing: str) -> Float[Tensor, ""]:
-    if bool(whole == 0):  # but not where it is NaN: a rank could not count
-        raise UndefinedMeasure(missing)
-    return part / whole

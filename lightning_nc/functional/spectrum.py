@@ -17,6 +17,7 @@ from lightning_nc.values.statistics import ClassStatistics
 from lightning_nc.values.symmetric import gram, panels
 
 _T = TypeVar("_T")
+_V = TypeVar("_V")
 
 
 def means_rounding(statistics: ClassStatistics) -> Float[Tensor, ""]:
@@ -39,14 +40,14 @@ def means_rounding(statistics: ClassStatistics) -> Float[Tensor, ""]:
     return FLOAT32_EPS * statistics.means.norm()
 
 
-def kept_with_the_value(function: Callable[[ClassStatistics], _T]) -> Callable[[ClassStatistics], _T]:
+def kept_with_the_value(function: Callable[[_V], _T]) -> Callable[[_V], _T]:
     """Compute it once for each value, and let it go with the value."""
 
     @wraps(function)
-    def kept(statistics: ClassStatistics) -> _T:
-        memory = vars(statistics)
+    def kept(value: _V) -> _T:
+        memory = vars(value)
         if function.__name__ not in memory:
-            memory[function.__name__] = function(statistics)
+            memory[function.__name__] = function(value)
         return memory[function.__name__]
 
     return kept

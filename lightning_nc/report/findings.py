@@ -56,7 +56,7 @@ def _verdicts(evidence: ClassEvidence) -> list[str]:
 
 def _told(ranked: Ranking) -> str:
     if ranked.verdict == NONE:
-        return f"none ({ranked.reason})"
+        return ranked.told
     fit = ranked.of(ranked.verdict)
     parameter = "" if fit.value is None else f", {fit.parameter} {fit.value:.3g}"
     return f"{ranked.verdict} at a distance of {fit.rms:.3g}{parameter}"

@@ -95,6 +95,7 @@ def evidence_of(
     ranks: Ranks | None = None,
     around: Around | None = None,
     failed: bool = False,
+    counts_rows: bool = True,
 ) -> dict[str, Evidence]:
     """What the modules of a stage have come to; every rank has to call it.
 
@@ -103,6 +104,7 @@ def evidence_of(
         ranks: Who merges; None: this rank alone.
         around: What else is known where the stage ends.
         failed: This rank cannot take part with its data.
+        counts_rows: Whether to count, over the rows of each rank, what the measures ask for.
 
     Returns:
         Evidence by module, less the modules of which no rank has seen a batch.
@@ -112,7 +114,7 @@ def evidence_of(
         RanksDiffer: On all ranks, if their modules differ.
     """
     if ranks is not None and ranks.several:
-        return _of_all_ranks(modules, ranks, around or Around(), failed)
+        return _of_all_ranks(modules, ranks, around or Around(), failed, counts_rows)
     if failed:
         raise RankFailed("This rank could not take part with its data.")
     head = modules.classifier.value() if modules.classifier.is_kept else None
@@ -121,14 +123,16 @@ def evidence_of(
     some = {name: each for name, each in modules.accumulators.items() if each is not None}
     values = {name: each.value(maps.head(name)) for name, each in some.items()}
     evidence = _complete(modules, values, maps, around or Around())
-    for name, value in evidence.items():
+    for name, value in evidence.items() if counts_rows else ():
         counts = modules.tasks[name].counts_on(value.occasions)
         counted = {count: each.function(value, value) for count, each in counts.items()}
         evidence[name] = replace(value, counts=counted)
     return evidence
 
 
-def _of_all_ranks(modules: Modules, ranks: Ranks, around: Around, failed: bool) -> dict[str, Evidence]:
+def _of_all_ranks(
+    modules: Modules, ranks: Ranks, around: Around, failed: bool, counts_rows: bool
+) -> dict[str, Evidence]:
     names = list(modules.accumulators)
 
     def blank(i: int, sizes: tuple[int, ...]) -> Part:
@@ -150,6 +154,8 @@ def _of_all_ranks(modules: Modules, ranks: Ranks, around: Around, failed: bool) 
     some = {n: p for n, p in zip(names, merged[: len(names)], strict=True) if p is not None}
     values = {n: p.own.merged(p.sums, p.rest, met.head(n)) for n, p in some.items()}
     whole = _complete(modules, values, met, around)
+    if not counts_rows:
+        return whole
     return _counted(modules.tasks, {n: p.own for n, p in some.items()}, whole, ranks)
 
 

@@ -189,7 +189,9 @@ class Recorder:
         """
         each = self._accumulators[HEAD] if self._batches[HEAD] else None
         modules = Modules({HEAD: each}, KeptClassifier(), {HEAD: self._tasks[HEAD]})
-        found = evidence_of(modules, ranks, Around(is_whole=is_whole), self._is_abandoned).get(HEAD)
+        around = Around(is_whole=is_whole)
+        evidence = evidence_of(modules, ranks, around, self._is_abandoned, counts_rows=False)
+        found = evidence.get(HEAD)
         known = found.training if isinstance(found, ClassEvidence) else None
         return known or Training()
 

@@ -63,7 +63,8 @@ class Stages:
             ranks: Who merges; None: this rank alone.
             is_whole: Whether the epoch is complete.
         """
-        if self.census.training.counts is None:
+        stated = self._task.settings.class_counts is not None
+        if self.census.training.counts is None and not stated:
             online = self.recorder(stage_of("fit"))
             self.census.glimpse = online.training_so_far(ranks, is_whole)
 

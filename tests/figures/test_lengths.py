@@ -188,7 +188,7 @@ def test_a_run_has_it_not_where_geometries_cannot_be_compared(monkeypatch):
     def refuse(head):
         raise UndefinedMeasure("there are too many classes")
 
-    monkeypatch.setattr("lightning_nc.figures.lengths.race_as_they_are", refuse)
+    monkeypatch.setattr("lightning_nc.figures.lengths.race_of", refuse)
     assert not shows(given)
     with pytest.raises(UndefinedMeasure, match="there are too many classes"):
         class_lengths(given)

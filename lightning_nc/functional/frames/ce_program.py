@@ -15,10 +15,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from lightning_nc.functional.frames.triple import Minimum, Triple, class_shares
+from lightning_nc.functional.frames.simplex import etf
+from lightning_nc.functional.frames.triple import Counts, Minimum, Triple, class_shares
 from lightning_nc.values.precision import accumulator_dtype
 
 _PRECISE, _ROUNDING = 1e-11, 1e-14
@@ -110,7 +111,7 @@ class Program(NamedTuple):
 
 
 def ce_ufm(
-    counts: Int[Tensor, " K"] | Float[Tensor, " K"],
+    counts: Counts,
     penalty: float,
     bias_penalty: float | None = None,
     smoothing: float = 0.0,
@@ -193,7 +194,7 @@ def solve(program: Program) -> Float[Tensor, "m K"]:
     # the margin of equal counts at this penalty
     wrong = (1 - program.smoothing) / k * program.penalty / steepness + program.smoothing / k
     margin = (1 / wrong - k + 1).log().clamp(min=0.5)
-    simplex = torch.eye(k, dtype=zero.dtype) - 1 / k
+    simplex = etf(k).logits
     left, values, right = torch.linalg.svd(margin * simplex / program.scales)
     roots = values.sqrt()
     return _newton(program, torch.cat([left * roots, roots[:, None] * right, zero[-1:]]))

@@ -15,12 +15,11 @@ shares: after ReLU on :math:`r = \sqrt{N \lambda_W \lambda_H (K-1)/K}`, else on
 import math
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lightning_nc.functional.frames.triple import Minimum, Triple, class_shares
-
-Counts = Int[Tensor, " K"] | Float[Tensor, " K"]
+from lightning_nc.functional.frames.simplex import etf
+from lightning_nc.functional.frames.triple import Counts, Minimum, Triple, class_shares
 
 
 def relu_ce_coefficients(counts: Counts, r: Float[Tensor, " n"]) -> Float[Tensor, "n K"]:
@@ -80,7 +79,7 @@ def relu_ce_shape(counts: Counts, r: float) -> Triple:
     """
     shares = class_shares(counts)
     margins = relu_ce_coefficients(counts, shares.new_tensor([r]))[0]
-    simplex = _simplex(shares)
+    simplex = etf(len(shares)).logits.to(shares)
     spread = len(shares) * simplex
     weights = spread * (shares.sqrt() * margins) @ spread
     return Triple(weights, (margins / shares.sqrt()).diag(), simplex * margins)
@@ -202,7 +201,7 @@ def ce_balanced(
     margin = math.log(max(1 / (c + smoothing / k) - k + 1, 1.0))
     loss = math.log1p((k - 1) * math.exp(-margin)) + (smoothing * (1 - 1 / k) + c * (k - 1)) * margin
     longer = math.sqrt(n * feature_penalty / weight_penalty)
-    logits = margin * _simplex(shares)
+    logits = margin * etf(len(shares)).logits.to(shares)
     return Minimum(shares.new_tensor(loss), Triple(longer * logits, logits / longer, logits))
 
 
@@ -306,10 +305,6 @@ def largest_collapsing_count(num_samples: int, penalty: float, smoothing: float 
     count = (num_samples * penalty / (1 - smoothing)) ** 2
     # what is whole but for rounding is whole
     return math.floor(count * (1 + 1e-12))
-
-
-def _simplex(shares: Float[Tensor, " K"]) -> Float[Tensor, "K K"]:
-    return torch.eye(len(shares)).to(shares) - 1 / len(shares)
 
 
 def _expect(*penalties: float, smoothing: float = 0.0) -> None:

@@ -15,10 +15,10 @@ often leave it at zero.
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lightning_nc.functional.frames.triple import class_shares
+from lightning_nc.functional.frames.triple import Counts, class_shares
 
 State = Literal["alive", "bistable", "dead"]
 
@@ -100,9 +100,7 @@ def gains(
     return torch.where(lives, -torch.expm1(x), 0.0)
 
 
-def class_states(
-    counts: Int[Tensor, " K"] | Float[Tensor, " K"], tau: float, num_layers: int = 1
-) -> list[State]:
+def class_states(counts: Counts, tau: float, num_layers: int = 1) -> list[State]:
     r"""Which classes live at this regularization, which vanish, and which may do either.
 
     Args:

@@ -10,10 +10,8 @@ distances of weights, means and logits are .103, .173 and .153 at a penalty of 1
 """
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
 
-from lightning_nc.functional.frames.triple import Triple, class_shares
+from lightning_nc.functional.frames.triple import Counts, Triple, class_shares
 
 
 def etf(num_classes: int) -> Triple:
@@ -60,7 +58,7 @@ def orthogonal(num_classes: int) -> Triple:
     return Triple(identity, identity, identity)
 
 
-def seli(counts: Int[Tensor, " K"] | Float[Tensor, " K"]) -> Triple:
+def seli(counts: Counts) -> Triple:
     r"""Simplex-encoded labels interpolation (SELI), for any counts.
 
     With :math:`S = I - \frac1K 1 1^\top`, :math:`D = \operatorname{diag}(n)^{-1/2}` and the thin SVD

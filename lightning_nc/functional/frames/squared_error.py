@@ -18,13 +18,11 @@ import math
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lightning_nc.functional.frames.gains import gains
-from lightning_nc.functional.frames.triple import Minimum, Triple, class_shares
-
-Counts = Int[Tensor, " K"] | Float[Tensor, " K"]
+from lightning_nc.functional.frames.triple import Counts, Minimum, Triple, class_shares
 
 
 def gof_shape(

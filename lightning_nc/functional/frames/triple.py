@@ -17,6 +17,9 @@ from torch import Tensor
 from lightning_nc.functional.geometry import unit
 from lightning_nc.values.precision import accumulator_dtype
 
+Counts = Int[Tensor, " K"] | Float[Tensor, " K"]
+"""Rows of each class."""
+
 
 class Triple(NamedTuple):
     """What a geometry is made of, or what was measured.
@@ -44,7 +47,7 @@ class Minimum(NamedTuple):
     triple: Triple
 
 
-def class_shares(counts: Int[Tensor, " K"] | Float[Tensor, " K"]) -> Float[Tensor, " K"]:
+def class_shares(counts: Counts) -> Float[Tensor, " K"]:
     """The share of each class in all rows.
 
     Args:

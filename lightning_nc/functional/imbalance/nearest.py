@@ -69,9 +69,13 @@ class Ranking:
         """
         return {fit.family: fit for fit in self.fits}[name]
 
+    @property
+    def told(self) -> str:
+        """The verdict, and why it is none."""
+        return f"{self.verdict} ({self.reason})" if self.reason else self.verdict
+
     def __str__(self) -> str:
-        told = f"{self.verdict} ({self.reason})" if self.reason else self.verdict
-        return "\n".join([told, *map(_line, self.fits)])
+        return "\n".join([self.told, *map(_line, self.fits)])
 
 
 @dataclass(frozen=True)

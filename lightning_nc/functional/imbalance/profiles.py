@@ -8,13 +8,11 @@ distance from it.
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from lightning_nc.functional.frames.cross_entropy import r_profile as r_of_each_class
-from lightning_nc.functional.frames.triple import class_shares
-
-Counts = Int[Tensor, " K"] | Float[Tensor, " K"]
+from lightning_nc.functional.frames.triple import Counts, class_shares
 
 
 class Profile(NamedTuple):

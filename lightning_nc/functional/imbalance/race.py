@@ -10,15 +10,13 @@ no distances: the geometry of the others depends on it. Neither are there above 
 """
 
 import math
-from collections.abc import Callable
-from functools import wraps
-from typing import TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from lightning_nc.functional.imbalance.nearest import Ranking, ranking
+from lightning_nc.functional.spectrum import kept_with_the_value
 from lightning_nc.values.errors import NothingToCompare, UndefinedMeasure
 from lightning_nc.values.linear_head import LinearHead
 
@@ -28,23 +26,8 @@ AS_THEY_ARE, CENTERED = ("of", "gof", "relu_ce"), ("etf", "gof_centered", "seli"
 # some seconds of one core at the end of each epoch
 _MOST_CLASSES, _MOST_IN_PROGRAMS = 1500, 50
 
-_T = TypeVar("_T")
 
-
-def _kept_with_the_head(function: Callable[[LinearHead], _T]) -> Callable[[LinearHead], _T]:
-    """Seven keys and a picture ask for the same rankings."""
-
-    @wraps(function)
-    def kept(head: LinearHead) -> _T:
-        memory = vars(head)
-        if function.__name__ not in memory:
-            memory[function.__name__] = function(head)
-        return memory[function.__name__]
-
-    return kept
-
-
-@_kept_with_the_head
+@kept_with_the_value
 def race_as_they_are(head: LinearHead) -> Ranking:
     """Of the class means as they are, with geometries of heads without a bias.
 
@@ -62,7 +45,7 @@ def race_as_they_are(head: LinearHead) -> Ranking:
     return ranking(head, names, is_centered=False)
 
 
-@_kept_with_the_head
+@kept_with_the_value
 def race_centered(head: LinearHead) -> Ranking:
     """Of the class means less the mean of all rows.
 
@@ -77,6 +60,21 @@ def race_centered(head: LinearHead) -> Ranking:
     """
     _require(head)
     return ranking(head, CENTERED, is_centered=True)
+
+
+def race_of(head: LinearHead) -> Ranking:
+    """Of the center that the head has: as they are without a bias, less the mean of all rows with one.
+
+    Args:
+        head: Class means and what a linear head makes of them.
+
+    Returns:
+        The ranking of those that are logged.
+
+    Raises:
+        UndefinedMeasure: If the counts of training are not known, or do not fit.
+    """
+    return race_as_they_are(head) if head.product.bias is None else race_centered(head)
 
 
 def etf(head: LinearHead) -> Float[Tensor, ""]:
@@ -239,7 +237,7 @@ def margin(head: LinearHead) -> Float[Tensor, ""]:
         UndefinedMeasure: If the counts of training are not known, or do not fit; for centered means if
             they are equal, or those of two classes, where all geometries are the same one.
     """
-    ranked = race_as_they_are(head) if head.product.bias is None else race_centered(head)
+    ranked = race_of(head)
     if math.isnan(ranked.margin) and not math.isnan(ranked.fits[0].rms):
         raise NothingToCompare("two classes, or as many rows in each, have one centered geometry alone")
     return torch.tensor(ranked.margin, dtype=torch.float64)
