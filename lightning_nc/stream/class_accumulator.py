@@ -157,18 +157,14 @@ class ClassAccumulator(Accumulator):
     def sums(self) -> list[Tensor]:
         """Counts, sums and tallies."""
         self.settle()
-        counts, means = self.moments.running.counts, self.moments.running.means
-        return [counts, means * counts[:, None], self.tallies]
+        return [*self.moments.sums(), self.tallies]
 
     def rest(self) -> list[Tensor]:
         """The scatters, around this rank's means."""
-        n = self.moments.running
-        return [t for t in (n.sums_of_squares, n.scatter, n.class_scatter) if t is not None]
+        return self.moments.rest()
 
     def around(self, sums: list[Tensor]) -> list[Tensor]:
-        r"""The scatters around the means of all ranks.
-
-        :math:`S_r + \sum_c n_{rc} (\mu_{rc} - \mu_c)(\mu_{rc} - \mu_c)^\top`.
+        """The scatters around the means of all ranks.
 
         Args:
             sums: Those of all ranks.
@@ -176,16 +172,7 @@ class ClassAccumulator(Accumulator):
         Returns:
             What adds up to the scatters of all rows.
         """
-        counts, class_sums, _ = sums
-        own = self.moments.running
-        delta = own.means - _means(counts, class_sums)
-        moved = [own.sums_of_squares + own.counts * delta.square().sum(1)]
-        if own.scatter is not None:
-            moved.append(torch.addmm(own.scatter, (delta * own.counts[:, None]).T, delta))
-        if own.class_scatter is not None:
-            outer = torch.einsum("c,ci,cj->cij", own.counts.to(delta.dtype), delta, delta)
-            moved.append(outer.add_(own.class_scatter))
-        return moved
+        return self.moments.around(sums[:2])
 
     def merged(
         self, sums: list[Tensor], rest: list[Tensor], classifier: LinearClassifier | None = None
@@ -200,14 +187,9 @@ class ClassAccumulator(Accumulator):
         Returns:
             The evidence; its sample is this rank's own.
         """
-        counts, class_sums, tallies = sums
-        squares, *scatters = rest
-        whole, means = counts.round().to(torch.int64), _means(counts, class_sums)
-        pooled = None if self.moments.running.scatter is None else scatters[0]
-        of_each = None if self.moments.running.class_scatter is None else scatters[-1]
-        statistics = ClassStatistics(whole, means, pooled, squares, of_each)
+        *sums, tallies = sums
         told = Tallies(*tallies.round().to(torch.int64))
-        return ClassEvidence(statistics, classifier, self.sample.value(), told)
+        return ClassEvidence(self.moments.merged(sums, rest), classifier, self.sample.value(), told)
 
     def value(self, classifier: LinearClassifier | None = None) -> ClassEvidence:
         """What this rank has accumulated, as values that later rows do not change.
@@ -299,8 +281,3 @@ class ClassAccumulator(Accumulator):
         non_finite = encoded.wanted & ~finite
         self.tallies += torch.stack([known, correct, non_finite, *encoded.left_out]).sum(1)
         self.sample.add(h, torch.where(valid, label, -1), predicted)
-
-
-def _means(counts: Float[Tensor, " C"] | Int[Tensor, " C"], sums: Tensor) -> Float[Tensor, "C d"]:
-    whole = counts.round().to(torch.int64)
-    return sums / whole.clamp(min=1)[:, None]

@@ -1,6 +1,6 @@
 """The moments of classes on a device: float64 states, float32 products that are folded into them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -26,6 +26,7 @@ class ClassMoments:
         num_features: d.
         covariance: "auto", "pooled", "per_class" or "none" (traces only).
         device: Where they are.
+        num_scattered: The rows of so many classes, the first ones, enter the pooled scatter. None: all.
 
     Raises:
         ValueError: If scatters that were asked for by name do not fit into memory.
@@ -37,7 +38,12 @@ class ClassMoments:
     narrow: ClassVar[int] = 64
 
     def __init__(
-        self, num_classes: int, num_features: int, covariance: str, device: torch.device
+        self,
+        num_classes: int,
+        num_features: int,
+        covariance: str,
+        device: torch.device,
+        num_scattered: int | None = None,
     ) -> None:
         dtype = accumulator_dtype(device)
         d, per_class = num_features, covariance == "per_class"
@@ -56,6 +62,7 @@ class ClassMoments:
             class_scatter=zeros(num_classes, d, d) if per_class else None,
         )
         self._products = None if covariance == "none" else Products(d, device)
+        self._num_scattered = num_classes if num_scattered is None else num_scattered
         self._unfolded_rows = 0
         self._is_mirrored = True
 
@@ -86,7 +93,9 @@ class ClassMoments:
         """
         self._scratch = shared_scratch()  # held from one batch to the next
         products = self._products if self._needs_products(features.dtype) else None
-        add_rows_(self.running, features, label, valid, rows_before, products)
+        is_part = self._num_scattered < len(self.running.counts)
+        scattered = label < self._num_scattered if is_part else None
+        add_rows_(self.running, features, label, valid, rows_before, products, scattered)
         self._is_mirrored = False
         self._unfolded_rows += len(features)
         if self._unfolded_rows >= self.rows_per_fold:
@@ -134,6 +143,53 @@ class ClassMoments:
         if self.running.scatter is not None:
             mirror_(self.running.scatter)
 
+    def sums(self) -> list[Tensor]:
+        """What adds up over ranks as it is: counts, and sums of features by class."""
+        counts, means = self.running.counts, self.running.means
+        return [counts, means * counts[:, None]]
+
+    def rest(self) -> list[Tensor]:
+        """The scatters, around these means."""
+        n = self.running
+        return [t for t in (n.sums_of_squares, n.scatter, n.class_scatter) if t is not None]
+
+    def around(self, sums: Sequence[Tensor]) -> list[Tensor]:
+        r"""The scatters around the means of all ranks.
+
+        :math:`S_r + \sum_c n_{rc} (\mu_{rc} - \mu_c)(\mu_{rc} - \mu_c)^\top`.
+
+        Args:
+            sums: Those of all ranks.
+
+        Returns:
+            What adds up to the scatters of all rows.
+        """
+        own, some = self.running, self._num_scattered
+        delta = own.means - _means(*sums)
+        moved = [own.sums_of_squares + own.counts * delta.square().sum(1)]
+        if own.scatter is not None:
+            weighted = delta[:some] * own.counts[:some, None]
+            moved.append(torch.addmm(own.scatter, weighted.T, delta[:some]))
+        if own.class_scatter is not None:
+            outer = torch.einsum("c,ci,cj->cij", own.counts.to(delta.dtype), delta, delta)
+            moved.append(outer.add_(own.class_scatter))
+        return moved
+
+    def merged(self, sums: Sequence[Tensor], rest: Sequence[Tensor]) -> ClassStatistics:
+        """The statistics of all ranks.
+
+        Args:
+            sums: Those of all ranks.
+            rest: The scatters of all ranks.
+
+        Returns:
+            The statistics.
+        """
+        squares, *scatters = rest
+        pooled = None if self.running.scatter is None else scatters[0]
+        of_each = None if self.running.class_scatter is None else scatters[-1]
+        return ClassStatistics(sums[0].round().to(torch.int64), _means(*sums), pooled, squares, of_each)
+
     def statistics(self) -> ClassStatistics:
         """A copy that later rows do not change."""
         copies: dict[str, Any] = {name: tensor.clone() for name, tensor in self.kept().items()}
@@ -168,3 +224,8 @@ def require_same_shapes(states: Mapping[str, Tensor], like: Mapping[str, Tensor]
                 f"Expected a state {name!r} of shape {tuple(mine.shape)}, but got {got}. Was it "
                 "saved with other num_classes, num_features or covariance?"
             )
+
+
+def _means(counts: Float[Tensor, " C"] | Int[Tensor, " C"], sums: Tensor) -> Float[Tensor, "C d"]:
+    whole = counts.round().to(torch.int64)
+    return sums / whole.clamp(min=1)[:, None]
