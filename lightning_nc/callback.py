@@ -57,7 +57,7 @@ class NeuralCollapseCallback(Callback):
             number for each label, where the classifier's output is not what the network decides by.
         target_shift: 1: the label of a position is the next token's, as in causal language models
             whose labels are their inputs.
-        task: What a label is: "multiclass" or "binary".
+        task: What a label is: "multiclass", "binary", "multilabel" or "regression" (docs/labels.md).
         num_classes: Number of classes, needed with classifier=False. None: the classifier's rows.
         min_count: Classes with fewer rows are left out of every formula.
         online: Measure the features of the training forwards themselves, at no extra pass; the
@@ -76,6 +76,8 @@ class NeuralCollapseCallback(Callback):
         feature_penalty: Likewise, of the features; for functions of your own, which get `penalties`.
         class_counts: Rows of each class in training, for imbalance/*. None: of the measured epoch.
         shots: Classes with fewer rows in training are few-shot, with more than the second many-shot.
+        threshold: A tag is decided for where its sigmoid is above it. None: the highest scores of a
+            row are, as many as it has tags.
         every_n_epochs: How often the other stages are measured; the first epoch always, and the last
             one where it is known beforehand (``max_epochs``).
         every_n_steps: Measure training in windows of so many optimizer steps in the place of epochs,
@@ -139,6 +141,7 @@ class NeuralCollapseCallback(Callback):
         feature_penalty: float | None = None,
         class_counts: list[int] | None = None,
         shots: list[int] = [20, 100],  # noqa: B006
+        threshold: float | None = None,
         figures_every_n_epochs: int | None = None,
         class_names: list[str] | None = None,
         prog_bar: bool = False,

@@ -16,8 +16,14 @@ from torch.utils.data import Dataset, IterableDataset
 
 from lightning_nc.dotted_path import import_function
 from lightning_nc.measurement import Measurement
-from lightning_nc.tasks import Settings, make_task
-from lightning_nc.tasks.stated import checked_counts, checked_shots, stated_penalties
+from lightning_nc.tasks import Settings, Task, make_task
+from lightning_nc.tasks.stated import (
+    checked_counts,
+    checked_shots,
+    checked_threshold,
+    refuse_unused,
+    stated_penalties,
+)
 from lightning_nc.unchanged import eval_mode, same_buffers, same_random_states
 from lightning_nc.values.covariance import Covariances, by_module
 from lightning_nc.values.errors import NeuralCollapseWarning
@@ -46,7 +52,7 @@ def measure(
     device: torch.device | str | None = None, forward: Function | None = None, progress: bool = True,
     seed: int = 0, penalty: float | Mapping[str, float] | None = None,
     feature_penalty: float | None = None, class_counts: Sequence[int] | None = None,
-    shots: Sequence[int] = (20, 100),
+    shots: Sequence[int] = (20, 100), threshold: float | None = None,
 ) -> Measurement:  # fmt: skip
     """Neural collapse of a network on labeled data, in eval mode, without gradients, in one pass.
 
@@ -65,7 +71,7 @@ def measure(
         target_shift: 1: the label of a position is the next token's.
         mask: Likewise, which rows count.
         predicted: A function of the batch and of what the network returns: a class for each label.
-        task: What a label is: "multiclass" or "binary".
+        task: What a label is: "multiclass", "binary", "multilabel" or "regression" (docs/labels.md).
         num_classes: None: the classifier's rows.
         measures: Keys, globs, families ("layer"), "default", or functions by dotted path.
         covariance: "auto", "pooled", "per_class" or "none"; a mapping gives each layer its own, "" for
@@ -85,6 +91,8 @@ def measure(
         class_counts: Rows of each class in the training data, for imbalance/*. None: those of the
             loader.
         shots: Where few-shot classes end, and many-shot classes begin.
+        threshold: Of several tags, a row has those whose sigmoid is above it. None: as many as it
+            has, those with the highest scores.
 
     Returns:
         The values, which print as a table, and what they were computed from.
@@ -108,11 +116,16 @@ def measure(
         num_classes, whole, ignore_index, names, seed=seed, min_count=min_count,
         measures_layers=bool(layers), own_covariances=own,
         penalties=stated_penalties(penalty, feature_penalty), class_counts=checked_counts(class_counts),
-        shots=checked_shots(shots),
+        shots=checked_shots(shots), threshold=checked_threshold(threshold),
     )  # fmt: skip
     places = Places(classifier, features, layers, pool, forwards, target, target_shift, mask, predicted)
     told: dict[str, str] = {}
-    watch = Watch(model, places, make_task(task, settings), told.__setitem__, _LOG.info)
+    kind = make_task(task, settings)
+    refuse_unused(
+        kind, task, predicted=predicted, target_shift=target_shift, num_classes=num_classes,
+        min_count=min_count, class_counts=class_counts, threshold=threshold,
+    )  # fmt: skip
+    watch = Watch(model, places, kind, told.__setitem__, _LOG.info)
     try:
         where = _device(model, device)
         with (
@@ -120,7 +133,7 @@ def measure(
             _bar(loader, progress) as batches,
         ):  # fmt: skip
             there = batches if where is None else (_moved(batch, where) for batch in batches)
-            _run(there, watch, _way(model, forward, places))
+            _run(there, watch, _way(model, forward, places, kind))
         recorded = watch.end(_STAGE, where or torch.device("cpu"), distributed=False, is_whole=True)
     finally:
         watch.detach()
@@ -186,7 +199,9 @@ def _bar(loader: Iterable[Any], progress: bool) -> AbstractContextManager[Iterab
     return nullcontext(loader)
 
 
-def _way(model: nn.Module, forward: Function | None, places: Places) -> Callable[[Any], Any]:
+def _way(
+    model: nn.Module, forward: Function | None, places: Places, task: Task
+) -> Callable[[Any], Any]:
     """From a batch to what the network returns."""
     function = import_function(forward, "forward") if isinstance(forward, str) else forward
     if function is not None:
@@ -194,7 +209,7 @@ def _way(model: nn.Module, forward: Function | None, places: Places) -> Callable
     takes = _signature(model)
 
     def run(batch: Any) -> Any:
-        args, keywords, doubt = _arguments(batch, takes, _asides(batch, places))
+        args, keywords, doubt = _arguments(batch, takes, _asides(batch, places, task))
         if not doubt:
             return model(*args, **keywords)
         place: Any = list(batch)[:1] if isinstance(batch, Mapping) else [0]
@@ -216,7 +231,7 @@ def _signature(model: nn.Module) -> inspect.Signature:
     return _signature(inner[0]) if kinds == {_ARGS, _KEYWORDS} and len(inner) == 1 else takes
 
 
-def _arguments(batch: Any, takes: inspect.Signature, asides: Sequence[Tensor]) -> Arguments:
+def _arguments(batch: Any, takes: inspect.Signature, asides: Sequence[Any]) -> Arguments:
     """Arguments, keywords, and a clause on why it is not certain that it is these."""
     items = [batch]
     if isinstance(batch, list | tuple):
@@ -243,15 +258,16 @@ def _arguments(batch: Any, takes: inspect.Signature, asides: Sequence[Tensor]) -
     return args, keywords, "it could take more than one argument"
 
 
-def _asides(batch: Any, places: Places) -> list[Tensor]:
+def _asides(batch: Any, places: Places, task: Task) -> list[Any]:
     """What a batch has beside the inputs: labels and mask."""
     where = of_stage(places.mask, _STAGE.name, "mask")
     mask = None if where is None else find_mask(batch, where)
-    labels = find_target(batch, of_stage(places.target, _STAGE.name, "target"), mask)
-    return [each for each in (labels, mask) if isinstance(each, Tensor)]
+    as_it_is = lambda found: None if task.read(found) is None else found  # noqa: E731
+    labels = find_target(batch, of_stage(places.target, _STAGE.name, "target"), mask, as_it_is)
+    return [each for each in (labels, mask) if each is not None]
 
 
-def _holds(value: Any, asides: Sequence[Tensor]) -> bool:
+def _holds(value: Any, asides: Sequence[Any]) -> bool:
     nested = value.values() if isinstance(value, Mapping) else value
     inner = nested if isinstance(value, Mapping | list | tuple) else ()
     return any(value is each for each in asides) or any(_holds(item, asides) for item in inner)

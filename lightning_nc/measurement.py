@@ -46,17 +46,14 @@ class Measurement:
         """What a stage has come to, on the CPU; a ValueError where it has come to nothing."""
         head = recorded.evidence.get(HEAD)
         if head is None or not head.num_samples:
-            tallies = head and head.part("tallies")
             why = recorded.notices.get(("empty", HEAD), "Expected rows that count, but got none.")
-            raise ValueError(why + (rows_left_out(tallies) if tallies else ""))
+            raise ValueError(why + (rows_left_out(head.lost) if head else ""))
         found = [(m, key, v) for m, o in recorded.outcomes.items() for key, v in values_of(o).items()]
         on_host = torch.stack([value for *_, value in found]).tolist() if found else []  # at once
         by_layer: dict[str, dict[str, float]] = {layer: {} for layer in recorded.outcomes}
         for (layer, key, _), value in zip(found, on_host, strict=True):
             by_layer[layer][key] = value
-        kept = {
-            n: e.to("cpu") if isinstance(e, ClassEvidence) else e for n, e in recorded.evidence.items()
-        }
+        kept = {name: each.to("cpu") for name, each in recorded.evidence.items()}
         return cls(by_layer, kept, classifier_name)
 
     @property
@@ -135,9 +132,7 @@ class Measurement:
     def _table(self) -> "Table":
         head = self.evidence[HEAD]
         named = "" if self.classifier_name is None else f" at {self.classifier_name!r}"
-        size = ""
-        if isinstance(head, ClassEvidence):
-            size = f" of {head.num_classes:,} classes, {head.all_classes.num_features:,} features"
+        size = f" of {head.size}" if head.size else ""
         rows = {
             Key(measure): [
                 _at_collapse(measure, head.num_classes),

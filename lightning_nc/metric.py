@@ -316,5 +316,5 @@ def _require_rows(evidence: ClassEvidence) -> None:
     if evidence.num_samples == 0 and evidence.tallies is not None:
         raise RuntimeError(
             "Expected at least one sample before compute(), but got none"
-            f"{rows_left_out(evidence.tallies)}. Was update() called since the last reset()?"
+            f"{rows_left_out(evidence.lost)}. Was update() called since the last reset()?"
         )

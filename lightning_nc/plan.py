@@ -10,7 +10,13 @@ from lightning_nc.report.voice import Voice
 from lightning_nc.run.frozen_pass import FrozenPass
 from lightning_nc.run.schedule import Schedule
 from lightning_nc.tasks import Settings, Task, make_task
-from lightning_nc.tasks.stated import checked_counts, checked_shots, stated_penalties
+from lightning_nc.tasks.stated import (
+    checked_counts,
+    checked_shots,
+    checked_threshold,
+    refuse_unused,
+    stated_penalties,
+)
 from lightning_nc.values.covariance import by_module
 from lightning_nc.values.stage import Stage, stage_of
 from lightning_nc.watch.places import Places
@@ -118,6 +124,7 @@ def plan_of(given: Mapping[str, Any]) -> Plan:
         _require_at_least(name, given[name], least)
     a = SimpleNamespace(**given)
     task = make_task(a.task, _settings_of(a))
+    refuse_unused(task, a.task, **{n: value for n, value in given.items() if n != "task"})
     pictures = 10 if a.figures_every_n_epochs is None else a.figures_every_n_epochs
     how_often = {stage_of("frozen").name: a.frozen_every_n_epochs, PICTURES: pictures}
     voice = Voice()
@@ -155,6 +162,7 @@ def _settings_of(a: SimpleNamespace) -> Settings:
         penalties=stated_penalties(a.penalty, a.feature_penalty),
         shots=checked_shots(a.shots),
         class_counts=checked_counts(a.class_counts),
+        threshold=checked_threshold(a.threshold),
         keeps_all_rows=a.max_rows_per_batch is None and a.forwards != "all",
     )
 

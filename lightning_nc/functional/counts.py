@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from lightning_nc.functional import decision, probe, recall
+from lightning_nc.functional import decision, probe, recall, regression
 from lightning_nc.values.evidence import ClassEvidence, Evidence
 
 
@@ -39,6 +39,7 @@ COUNTS: dict[str, Count] = {
     "decisions": Count(decision.decisions_of_own_rows, 6, serves=("decisions", "network_decisions")),
     "recalls": Count(recall.recalls_of_own_rows, 0, serves=("recalls",), of_each_class=2),
     "probe_decisions": Count(probe.probe_of_own_rows, 4, serves=("probe_decisions",)),
+    "centered_rows": Count(regression.centered_rows_of_own_rows, 3, serves=("centered_rows",)),
 }
 """The counts by the name under which :attr:`Evidence.counts` holds their sums."""
 

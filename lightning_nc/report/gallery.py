@@ -99,7 +99,7 @@ class Gallery:
             evidence: What it has come to.
         """
         step = axis(trainer, stage.ends_epoch)
-        drawn = evidence.to("cpu") if isinstance(evidence, ClassEvidence) else evidence
+        drawn = evidence.to("cpu")
         with self._timed():
             if isinstance(drawn, ClassEvidence):
                 self._findings[stage.name] = findings(stage.name, drawn, self._names)

@@ -167,8 +167,7 @@ class Reporter:
 def _rows_lost(recorded: Recorded) -> str:
     """Rows that were there and could not count: of a network that has diverged, all of them."""
     evidence = recorded.evidence.get(HEAD)
-    tallies = evidence.tallies if isinstance(evidence, ClassEvidence) else None
-    lost = "" if tallies is None else rows_left_out(tallies)
+    lost = "" if evidence is None else rows_left_out(evidence.lost)
     return lost and f"{lost}."
 
 

@@ -124,13 +124,15 @@ def own_mode(device: torch.device) -> Iterator[None]:
         yield
 
 
-def wrong_number(features: Tensor, target: Tensor) -> ValueError:
-    """What is raised where there is not one label for each row."""
+def wrong_number(features: Tensor, target: Tensor, shape: torch.Size) -> ValueError:
+    """What is raised where there is not one label for each row; they have this shape."""
     mixed = target.is_floating_point() or not target.numel() or int(target.max()) <= 1
+    count = shape.numel()
     if target.ndim == 2 and len(target) == len(features) and mixed:
         likely = (
             "These look like one-hot or soft labels (mixup?): pass hard labels, in the callback by a "
-            "`target` function."
+            "`target` function. Tags of which a row may have several are task='multilabel', numbers "
+            "to be predicted task='regression'."
         )
     else:
         likely = (
@@ -138,12 +140,12 @@ def wrong_number(features: Tensor, target: Tensor) -> ValueError:
             "In the callback, set forwards to the one that counts ('concat' for chunks of a batch), "
             "and target to a function for its labels."
         )
-    if target.numel() and len(features) % target.numel() == 0 and len(features):
+    if count and len(features) % count == 0 and len(features):
         likely += (
             " Or has each label several positions (tokens, pixels)? Set pool to what makes a row of "
             "them, such as 'last_token' or 'token_mean'."
         )
-    if len(features) and target.numel() > len(features) and target.numel() % len(features) == 0:
+    if len(features) and count > len(features) and count % len(features) == 0:
         likely += (
             " Or has the network fewer positions than there are labels, as where its output is "
             "enlarged afterwards? Set target to a function that gives the labels at its positions."

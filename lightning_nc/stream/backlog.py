@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from lightning_nc.stream.memory import entries_at_once
@@ -20,12 +20,13 @@ class Rows(NamedTuple):
     Attributes:
         features: One row per label.
         target: Labels as they were given.
-        predicted: Decisions of the network, :data:`UNKNOWN` where they are not known.
+        predicted: What the task takes for the network's decisions, :data:`UNKNOWN` where they are
+            class numbers that are not known.
     """
 
     features: Float[Tensor, "B d"]
-    target: Shaped[Tensor, " B"]
-    predicted: Int[Tensor, " B"]
+    target: Shaped[Tensor, "B ..."]
+    predicted: Shaped[Tensor, "B ..."]
 
 
 class Backlog:
@@ -50,7 +51,7 @@ class Backlog:
     def __init__(self, num_features: int, device: torch.device) -> None:
         self.capacity = min(_MOST_ROWS, max(1, entries_at_once(device) // num_features))
         self._memory: Rows | None = None
-        self._kind: list[tuple[torch.dtype, torch.device]] = []
+        self._kind: list[tuple[torch.dtype, torch.device, torch.Size]] = []
         self._used = 0
 
     def __len__(self) -> int:
@@ -70,7 +71,7 @@ class Backlog:
             False, and nothing was added, where the batch fills half of the memory by itself, does not
             fit into what is left of it, or is of another kind than the rows that wait.
         """
-        kind = [(part.dtype, part.device) for part in rows]
+        kind = [(part.dtype, part.device, part.shape[1:]) for part in rows]
         count = rows.target.shape[0]
         stop = self._used + count
         if 2 * count > self.capacity or stop > self.capacity or (self._used and kind != self._kind):

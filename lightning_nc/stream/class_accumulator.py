@@ -1,23 +1,23 @@
 """Counts, means and scatters by class, a sample of the rows, and the network's own accuracy."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from lightning_nc.stream.accumulator import Accumulator, Labels, own_mode, wrong_number
+from lightning_nc.stream.accumulator import Labels, own_mode
 from lightning_nc.stream.backlog import UNKNOWN, Backlog, Rows
 from lightning_nc.stream.class_moments import ClassMoments, require_same_shapes
-from lightning_nc.stream.row_sample import RowSample
+from lightning_nc.stream.row_accumulator import RowAccumulator, finite_rows
 from lightning_nc.values.classifier import LinearClassifier
 from lightning_nc.values.evidence import ClassEvidence
 from lightning_nc.values.sample import FeatureSample, Tallies
 from lightning_nc.values.statistics import ClassStatistics
 
 
-class ClassAccumulator(Accumulator):
+class ClassAccumulator(RowAccumulator):
     """Streams the statistics of classes in one exact pass.
 
     Args:
@@ -45,55 +45,15 @@ class ClassAccumulator(Accumulator):
         seed: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.device = torch.empty(0, device=device).device
-        self._labels = labels
-        self._labels_are_known = False
+        super().__init__(num_features, labels, len(Tallies._fields), sample_rows, seed, device)
         with torch.inference_mode(False):
             self.moments = ClassMoments(num_classes, num_features, covariance, self.device)
-            self.tallies = torch.zeros(len(Tallies._fields), dtype=torch.int64, device=self.device)
-            self.sample = RowSample(num_features, sample_rows, seed, self.device)
-        self._backlog = Backlog(num_features, self.device)
 
     @property
     def sizes(self) -> tuple[int, int]:
         """C and d."""
         classes, width = self.moments.running.means.shape
         return classes, width
-
-    def check(
-        self, features: Float[Tensor, "*rows d"], target: Shaped[Tensor, "..."]
-    ) -> tuple[Float[Tensor, "B d"], Shaped[Tensor, " B"]]:
-        """Features and labels as rows, after a check that they fit; nothing is added.
-
-        Args:
-            features: One feature per label.
-            target: Labels.
-
-        Returns:
-            The same, with one leading dimension.
-
-        Raises:
-            ValueError: If shapes, lengths or dtypes do not fit.
-        """
-        _, width = self.sizes
-        if features.ndim < 2 or features.shape[-1] != width:
-            raise ValueError(
-                f"Expected features of shape (B, {width}), but got "
-                f"{tuple(features.shape)}. Are they the classifier's input?"
-            )
-        if features.device != self.device:
-            raise ValueError(
-                f"Expected features on {self.device}, where the metric is, but got them on "
-                f"{features.device}. Move the metric with .to(features.device)."
-            )
-        h = features.reshape(-1, width)
-        if target.numel() != h.shape[0]:
-            raise wrong_number(h, target)
-        y = target.detach().reshape(-1).to(h.device)
-        if not self._labels_are_known:
-            self._labels.require(y)
-            self._labels_are_known = True
-        return h, y
 
     def add(
         self,
@@ -112,25 +72,7 @@ class ClassAccumulator(Accumulator):
             predicted = torch.full_like(target, UNKNOWN, dtype=torch.int64)
         else:
             self.sample.knows_decisions()
-        if target.shape[0] == 0:
-            return
-        self._leave_inference_mode()
-        rows = Rows(features.detach(), target, predicted.detach())
-        if self._backlog.add(rows):
-            return
-        with own_mode(self.device):
-            self._catch_up()
-            if not self._backlog.add(rows):
-                self._add(rows)
-
-    def reset(self) -> None:
-        """Forget all rows, and keep the memory for others."""
-        self._leave_inference_mode()
-        self._backlog.clear()
-        with own_mode(self.device):
-            self.moments.reset()
-            self.tallies.zero_()
-            self.sample.reset()
+        self._take_in(Rows(features.detach(), target, predicted.detach()))
 
     def states(self) -> dict[str, Tensor]:
         """All that it holds, each tensor whole and readable by itself."""
@@ -248,32 +190,23 @@ class ClassAccumulator(Accumulator):
         self.device = device
         self._backlog = Backlog(self.sizes[1], device)
 
-    def _leave_inference_mode(self) -> None:
-        """States that were copied in inference mode can only be changed there: copy them once more."""
-        if self.moments.is_inference:
-            with torch.inference_mode(False), torch.no_grad():
-                self.moments.change(torch.clone)
-                self.tallies = self.tallies.clone()
-                self.sample.leave_inference_mode()
-                self._backlog.leave_inference_mode()
+    def _forget(self) -> None:
+        self.moments.reset()
 
-    def settle(self) -> None:
-        """Bring the states up to date."""
-        if len(self._backlog) == 0 and self.moments.is_settled:
-            return
-        self._leave_inference_mode()
-        with own_mode(self.device):
-            self._catch_up()
-            self.moments.settle()
+    def _settle(self) -> None:
+        self.moments.settle()
 
-    def _catch_up(self) -> None:
-        if len(self._backlog):
-            self._add(self._backlog.take())
+    def _change(self, change: Callable[[Tensor], Tensor]) -> None:
+        self.moments.change(change)
+
+    @property
+    def _is_settled(self) -> bool:
+        return self.moments.is_settled
 
     def _add(self, rows: Rows) -> None:
         h, predicted = rows.features, rows.predicted
         encoded = self._labels.encode(rows.target)
-        finite = (h.amax(1) < torch.inf) & (h.amin(1) > -torch.inf)  # False for NaN
+        finite = finite_rows(h)
         valid = encoded.counts & finite
         label = torch.where(valid, encoded.label, 0)
         self.moments.add(h, label, valid, rows_before=self.sample.seen)

@@ -26,7 +26,6 @@ class ClassMoments:
         num_features: d.
         covariance: "auto", "pooled", "per_class" or "none" (traces only).
         device: Where they are.
-        num_scattered: The rows of so many classes, the first ones, enter the pooled scatter. None: all.
 
     Raises:
         ValueError: If scatters that were asked for by name do not fit into memory.
@@ -43,7 +42,6 @@ class ClassMoments:
         num_features: int,
         covariance: str,
         device: torch.device,
-        num_scattered: int | None = None,
     ) -> None:
         dtype = accumulator_dtype(device)
         d, per_class = num_features, covariance == "per_class"
@@ -62,7 +60,6 @@ class ClassMoments:
             class_scatter=zeros(num_classes, d, d) if per_class else None,
         )
         self._products = None if covariance == "none" else Products(d, device)
-        self._num_scattered = num_classes if num_scattered is None else num_scattered
         self._unfolded_rows = 0
         self._is_mirrored = True
 
@@ -93,9 +90,7 @@ class ClassMoments:
         """
         self._scratch = shared_scratch()  # held from one batch to the next
         products = self._products if self._needs_products(features.dtype) else None
-        is_part = self._num_scattered < len(self.running.counts)
-        scattered = label < self._num_scattered if is_part else None
-        add_rows_(self.running, features, label, valid, rows_before, products, scattered)
+        add_rows_(self.running, features, label, valid, rows_before, products)
         self._is_mirrored = False
         self._unfolded_rows += len(features)
         if self._unfolded_rows >= self.rows_per_fold:
@@ -164,12 +159,11 @@ class ClassMoments:
         Returns:
             What adds up to the scatters of all rows.
         """
-        own, some = self.running, self._num_scattered
+        own = self.running
         delta = own.means - _means(*sums)
         moved = [own.sums_of_squares + own.counts * delta.square().sum(1)]
         if own.scatter is not None:
-            weighted = delta[:some] * own.counts[:some, None]
-            moved.append(torch.addmm(own.scatter, weighted.T, delta[:some]))
+            moved.append(torch.addmm(own.scatter, (delta * own.counts[:, None]).T, delta))
         if own.class_scatter is not None:
             outer = torch.einsum("c,ci,cj->cij", own.counts.to(delta.dtype), delta, delta)
             moved.append(outer.add_(own.class_scatter))

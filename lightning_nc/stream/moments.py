@@ -67,7 +67,6 @@ def add_rows_(
     valid: Bool[Tensor, " B"],
     rows_before: int = 0,
     products: Products | None = None,
-    scattered: Bool[Tensor, " B"] | None = None,
 ) -> None:
     """Add a batch to the running moments, in place.
 
@@ -78,7 +77,6 @@ def add_rows_(
         valid: False for the rows to leave out, whatever they hold.
         rows_before: About how many rows have been added before.
         products: What to add the products of float32 rows to in the place of the scatter.
-        scattered: The rows that enter scatters. None: all.
     """
     scratch = shared_scratch()
     most = max(1, entries_at_once(features.device) // max(1, features.shape[1]))
@@ -87,8 +85,7 @@ def add_rows_(
         # a mean of few rows is far from that of many: at first, what is measured from it stays few
         stop = start + min(most, max(_FIRST_ROWS, _GROWTH * (rows_before + start)))
         rows = slice(start, stop)
-        some = None if scattered is None else scattered[rows]
-        _add_chunk_(moments, features[rows], target[rows], valid[rows], scratch, products, some)
+        _add_chunk_(moments, features[rows], target[rows], valid[rows], scratch, products)
         start = stop
 
 
@@ -130,7 +127,6 @@ def _add_chunk_(
     valid: Bool[Tensor, " B"],
     scratch: Scratch,
     products: Products | None,
-    scattered: Bool[Tensor, " B"] | None,
 ) -> None:
     n, mu = moments.counts, moments.means
     dtype = mu.dtype if x.dtype == mu.dtype else torch.float32
@@ -161,11 +157,7 @@ def _add_chunk_(
     shift = keep_rows_(near.copy_(shift), slots.used)
     q = torch.index_select(shift, 0, slots.of_row, out=scratch("q", x, dtype))
     q.addcmul_(r, 1 / unit)
-    squares = torch.mul(q, q, out=r).sum(1)  # a norm would add up one by one
-    moments.sums_of_squares.index_add_(0, y, squares.to(mu.dtype) * unit.to(mu.dtype).square())
-    if scattered is not None:
-        keep_rows_(q, scattered)
-    _add_products_(moments, y, q, unit.to(mu.dtype), products)
+    _add_products_(moments, y, q, unit.to(mu.dtype), products, memory=r)
 
 
 def _first_rows_of_new_classes(
@@ -195,7 +187,10 @@ def _add_products_(
     q: Float[Tensor, "B d"],
     unit: Float[Tensor, ""],
     products: Products | None,
+    memory: Float[Tensor, "B d"],
 ) -> None:
+    squares = torch.mul(q, q, out=memory).sum(1)  # a norm would add up one by one
+    moments.sums_of_squares.index_add_(0, y, squares.to(unit.dtype) * unit.square())
     if products is not None:
         products.add(q)
     if moments.class_scatter is None and (moments.scatter is None or products is not None):

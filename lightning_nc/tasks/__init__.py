@@ -2,10 +2,17 @@
 
 from lightning_nc.tasks.multiclass import Binary as Binary
 from lightning_nc.tasks.multiclass import Multiclass as Multiclass
+from lightning_nc.tasks.multilabel import Multilabel as Multilabel
+from lightning_nc.tasks.regression import Regression as Regression
 from lightning_nc.tasks.task import Settings as Settings
 from lightning_nc.tasks.task import Task as Task
 
-TASKS: dict[str, type[Task]] = {"multiclass": Multiclass, "binary": Binary}
+TASKS: dict[str, type[Task]] = {
+    "multiclass": Multiclass,
+    "binary": Binary,
+    "multilabel": Multilabel,
+    "regression": Regression,
+}
 """The tasks by the name of the setting."""
 
 

@@ -191,8 +191,8 @@ def _complete(
     given = modules.tasks[HEAD].settings
     if given.class_counts is not None:
         around = replace(around, training=Training(torch.tensor(given.class_counts)))
-    elif around.trains and isinstance(head, ClassEvidence):
-        shown = Training(head.all_counts, around.is_whole and given.keeps_all_rows)
+    elif around.trains and head is not None and head.rows_by_kind is not None:
+        shown = Training(head.rows_by_kind, around.is_whole and given.keeps_all_rows)
         around = replace(around, training=around.training.after(shown))
     complete = {}
     for name, value in values.items():

@@ -129,8 +129,8 @@ class Multiclass(Task):
         if target.is_floating_point() and not _whole(target):
             raise ValueError(
                 "Expected integer class labels, but got floats that are not whole numbers, such as "
-                f"{_first_fraction(target)}. Are these soft labels (mixup?) or regression targets? "
-                "Pass hard labels, in the callback by a `target` function."
+                f"{_first_fraction(target)}. Are these soft labels (mixup?)? Pass hard ones, in the "
+                "callback by a `target` function. Numbers to be predicted are task='regression'."
             )
 
     def encode(self, target: Shaped[Tensor, " B"]) -> Encoded:

@@ -109,17 +109,20 @@ def without_lost(evidence: ClassEvidence, outcomes: Mapping[str, Outcome]) -> di
     return {key: outcome for key, outcome in outcomes.items() if outcome.reason != reason}
 
 
-def rows_left_out(tallies: Tallies) -> str:
-    """A clause on rows that were left out, empty if there are none."""
-    parts = [
-        f"{int(count)} rows with {what}"
-        for count, what in (
-            (tallies.non_finite, "a NaN or infinite feature"),
-            (tallies.out_of_range, "a label outside the classes"),
-            (tallies.fractional, "a label that is no whole number"),
-        )
-        if count
-    ]
+def rows_left_out(lost: Mapping[str, int]) -> str:
+    """A clause on rows that were left out, empty if there are none.
+
+    Args:
+        lost: How many for what.
+
+    Returns:
+        The clause.
+
+    Example:
+        >>> rows_left_out({"no tag": 2, "a NaN or infinite feature": 0})
+        ' (2 rows with no tag were left out)'
+    """
+    parts = [f"{count} rows with {what}" for what, count in lost.items() if count]
     return f" ({', '.join(parts)} were left out)" if parts else ""
 
 
@@ -128,17 +131,17 @@ def about_rows(tallies: Tallies, statistics: ClassStatistics) -> dict[str, str]:
     texts = {}
     if tallies.non_finite:
         texts["non_finite"] = (
-            f"{_rows(tallies.non_finite)} with a NaN or infinite feature left out. Has training "
+            f"{rows(tallies.non_finite)} with a NaN or infinite feature left out. Has training "
             "diverged, or does float16 overflow?"
         )
     if tallies.out_of_range:
         texts["out_of_range"] = (
-            f"{_rows(tallies.out_of_range)} with a label outside [0, {statistics.num_classes}) left "
+            f"{rows(tallies.out_of_range)} with a label outside [0, {statistics.num_classes}) left "
             "out. Is num_classes too small, do the labels start at 1, or is ignore_index another value?"
         )
     if tallies.fractional:
         texts["fractional"] = (
-            f"{_rows(tallies.fractional)} with a label that is no whole number left out. Are "
+            f"{rows(tallies.fractional)} with a label that is no whole number left out. Are "
             "these soft labels? Pass hard ones, in the callback by a `target` function."
         )
     return texts
@@ -227,5 +230,6 @@ def least_etf_distance(num_classes: int, num_features: int) -> float:
     return math.sqrt(max(0.0, 2 - 2 * math.sqrt(min(1.0, num_features / squares))))
 
 
-def _rows(count: Tensor) -> str:
+def rows(count: Tensor) -> str:
+    """How many rows, in words."""
     return f"{int(count)} row" + ("" if int(count) == 1 else "s")

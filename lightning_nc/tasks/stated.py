@@ -1,10 +1,14 @@
-"""What a user states of the training: penalties of the objective, and rows of the classes."""
+"""What a user states: penalties of the objective, rows of the classes, and what goes with a task."""
 
 from collections.abc import Mapping, Sequence
 from numbers import Real
 from operator import index
+from typing import Any
 
+from lightning_nc.tasks.task import Task
 from lightning_nc.values.penalties import Penalties
+
+_UNSET: dict[str, Any] = {"target_shift": 0, "min_count": 1}  # None elsewhere
 
 
 def stated_penalties(
@@ -82,3 +86,42 @@ def checked_shots(shots: Sequence[int]) -> tuple[int, int]:
             f"most of one that is not many-shot, such as [20, 100], but got {list(shots)}."
         )
     return shots[0], shots[1]
+
+
+def checked_threshold(threshold: float | None) -> float | None:
+    """Of a probability.
+
+    Args:
+        threshold: A number between 0 and 1, or None.
+
+    Returns:
+        The same.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    if threshold is not None and not (isinstance(threshold, Real) and 0 < threshold < 1):
+        raise ValueError(
+            f"Expected threshold to be a probability between 0 and 1, but got {threshold!r}. A tag is "
+            "decided for where its sigmoid is above it; None takes the highest scores of a row."
+        )
+    return threshold
+
+
+def refuse_unused(task: Task, name: str, **given: Any) -> None:
+    """Raise a ValueError for arguments that have no meaning with a task.
+
+    Args:
+        task: What a label is.
+        name: The task's.
+        **given: Arguments.
+
+    Raises:
+        ValueError: If one of them is not at its default.
+    """
+    for argument in task.unused:
+        if argument in given and given[argument] != _UNSET.get(argument):
+            raise ValueError(
+                f"Expected {argument} to be left out with task={name!r}, where it has no meaning, but "
+                f"got {given[argument]!r}. Leave it out, or name the task that it belongs to."
+            )

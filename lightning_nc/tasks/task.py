@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any, ClassVar, get_args
 
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from lightning_nc.functional.counts import Count, counts_for
@@ -41,6 +41,8 @@ class Settings:
         shots: Classes with fewer rows than the first are few-shot, with more than the second many-shot.
         class_counts: Rows of each class in training; None: as they are counted.
         keeps_all_rows: Whether all rows of a batch enter, so that counts are those of the data.
+        threshold: Above which the sigmoid of a score is a decision for a tag; None: the highest scores
+            are, as many as a row has tags.
     """
 
     num_classes: int | None = None
@@ -56,6 +58,7 @@ class Settings:
     shots: tuple[int, int] = (20, 100)
     class_counts: tuple[int, ...] | None = None
     keeps_all_rows: bool = True
+    threshold: float | None = None
 
     def __post_init__(self) -> None:
         for each in (self.covariance, *self.own_covariances.values()):
@@ -105,6 +108,12 @@ class Task(ABC):
 
     settings: Settings = Settings()
     evidence: ClassVar[type[Evidence]]
+    label_dims: ClassVar[int] = 0
+    """How many dimensions a label has: 0 for a number, 1 for a vector."""
+    names_classes: ClassVar[bool] = True
+    """Whether a label is the number of a class, as a cross-entropy's is."""
+    unused: ClassVar[tuple[str, ...]] = ("threshold",)
+    """Arguments without a meaning here, which have to stay at their defaults."""
 
     def __getstate__(self) -> dict[str, Any]:
         # a measure may hold a function that cannot be pickled; its name is in the settings
@@ -212,20 +221,33 @@ class Task(ABC):
         """
         return evidence
 
+    @property
+    def ignored(self) -> int | float | None:
+        """What stands for the label of a row that does not count; None: nothing does."""
+        return self.settings.ignore_index
+
+    def read(self, found: Any) -> Shaped[Tensor, "..."] | None:
+        """Labels as a batch holds them to a tensor of labels; None where this cannot be labels."""
+        return found if isinstance(found, Tensor) else None
+
+    def rows_of(self, target: Shaped[Tensor, "..."]) -> int | None:
+        """Rows that the classifier of these labels has; None: the settings tell, or the classifier."""
+        return None
+
     def least_rows(self, target: Shaped[Tensor, "..."]) -> int:
         """Rows that the classifier of these labels has at least; waits for the device."""
         return 1
 
-    def require(self, target: Shaped[Tensor, " B"]) -> None:  # noqa: B027 - all may be labels
+    def require(self, target: Shaped[Tensor, "B ..."]) -> None:  # noqa: B027 - all may be labels
         """Raise a ValueError if these cannot be labels; asked once, and may wait for the device."""
 
     @abstractmethod
-    def encode(self, target: Shaped[Tensor, " B"]) -> Encoded:
+    def encode(self, target: Shaped[Tensor, "B ..."]) -> Encoded:
         """Labels to class numbers, which rows count, and why others do not; never waits."""
 
     @abstractmethod
-    def decide(self, output: Float[Tensor, "..."]) -> Int[Tensor, " B"]:
-        """The network's output to its decision per row."""
+    def decide(self, output: Float[Tensor, "..."]) -> Shaped[Tensor, "B ..."]:
+        """The network's output to what the accumulator takes for its decision per row."""
 
     def notices(self, evidence: Evidence, outcomes: Mapping[str, Outcome]) -> dict[str, str]:
         """What to tell the user about the data, by kind."""

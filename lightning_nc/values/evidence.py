@@ -28,12 +28,16 @@ class Evidence(ABC):
         counts: What was counted over each rank's own rows once the moments of all were known, added up.
         references: The evidence of other stages, by their names.
         occasions: Those in which further measures join the default ones, which only the data tell.
+        training: What is known of the data that the network is trained on. None: they are these.
+        penalties: What the user has stated of the objective.
         parts: What a measure or a picture may ask for by the name of a parameter.
     """
 
     counts: Mapping[str, Float[Tensor, " k"]] = field(default_factory=dict)
     references: "Mapping[str, Evidence]" = field(default_factory=dict)
     occasions: frozenset[str] = frozenset()
+    training: Training | None = None
+    penalties: Penalties = NOT_STATED
     parts: ClassVar[tuple[str, ...]] = ("references",)
 
     @property
@@ -47,6 +51,32 @@ class Evidence(ABC):
         return None
 
     @property
+    def size(self) -> str:
+        """What the rows are of, in words: "10 classes, 512 features"; "" where there is no saying."""
+        return ""
+
+    @property
+    def lost(self) -> Mapping[str, int]:
+        """How many rows were left out for what."""
+        return {}
+
+    @property
+    def rows_by_kind(self) -> Int[Tensor, " C"] | None:
+        """Rows as :attr:`training` counts them, if these are of training; None where it does not."""
+        return None
+
+    @property
+    def row_penalty(self) -> float | None:
+        r""":math:`\kappa = N \lambda_H`, as in :math:`\frac{\kappa}{2}` times the mean of ``|h|^2``.
+
+        None where the penalty of the features is not stated, or the rows of training are not known.
+        """
+        training, penalty = self.training, self.penalties.features
+        if penalty is None or training is None or training.counts is None or not training.is_whole:
+            return None
+        return int(training.counts.sum()) * penalty
+
+    @property
     def zero(self) -> Float[Tensor, ""]:
         """A zero with the dtype and the device of the values."""
         return torch.zeros((), dtype=torch.float64)
@@ -54,6 +84,10 @@ class Evidence(ABC):
     def part(self, name: str) -> Any:
         """What goes by this name, or None if it is not known."""
         return getattr(self, name, None)
+
+    def to(self, device: torch.device | str) -> "Evidence":
+        """The same on another device, less the stages that it refers to."""
+        return self
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,10 +106,8 @@ class ClassEvidence(Evidence):
         head_product: Of a layer in a stack of linear ones that ends in the classifier, what becomes of
             its input by all of them: W_M ... W_j, with the classifier's bias. None elsewhere.
         lacks_scatter: Whether the pooled scatter is left out with them, whose rows it holds.
-        training: What is known of the data that the network is trained on. None: they are these.
         place: The layer of a linear head that the features enter, from 1, and how many it has.
         doubt: Why it is not certain what the head is, a clause; empty where it is.
-        penalties: What the user has stated of the objective.
         shots: Classes with fewer rows in training than the first are few-shot, with more than the
             second many-shot.
     """
@@ -89,10 +121,8 @@ class ClassEvidence(Evidence):
     input_weight: Float[Tensor, "out in"] | None = None
     head_product: LinearClassifier | None = None
     lacks_scatter: bool = False
-    training: Training | None = None
     place: tuple[int, int] = (1, 1)
     doubt: str = ""
-    penalties: Penalties = NOT_STATED
     shots: tuple[int, int] = (20, 100)
     parts: ClassVar[tuple[str, ...]] = (
         "statistics", "classifier", "decisions", "network_decisions", "means_frame", "weights_frame",
@@ -139,6 +169,21 @@ class ClassEvidence(Evidence):
     def num_classes(self) -> int:
         """C, the classes seen."""
         return self.statistics.num_classes
+
+    @property
+    def size(self) -> str:
+        """Classes and features."""
+        return f"{self.num_classes:,} classes, {self.all_classes.num_features:,} features"
+
+    @property
+    def lost(self) -> Mapping[str, int]:
+        """How many rows were left out for what."""
+        return {} if self.tallies is None else self.tallies.lost()
+
+    @property
+    def rows_by_kind(self) -> Int[Tensor, " C"]:
+        """Rows of each class, whether it is left out or not."""
+        return self.all_counts
 
     @property
     def zero(self) -> Float[Tensor, ""]:

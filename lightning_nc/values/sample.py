@@ -60,6 +60,14 @@ class Tallies(NamedTuple):
     out_of_range: Int[Tensor, ""]
     fractional: Int[Tensor, ""]
 
+    def lost(self) -> dict[str, int]:
+        """How many rows were left out for what."""
+        return {
+            "a NaN or infinite feature": int(self.non_finite),
+            "a label outside the classes": int(self.out_of_range),
+            "a label that is no whole number": int(self.fractional),
+        }
+
 
 class ProbeDecisions(NamedTuple):
     """How the probe decides: sums over the sample, weighted by the rows that it stands for.

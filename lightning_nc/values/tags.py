@@ -1,4 +1,4 @@
-r"""What a stage with several labels per row leaves: tags, pairs of tags, and co-moments by their number.
+r"""What a stage with several labels per row leaves: tags, pairs of tags, and co-moments.
 
 A row has a set S of tags, written as a multi-hot vector t of length K. Its multiplicity is m = \|S\|.
 """
@@ -45,6 +45,14 @@ class TagTallies(NamedTuple):
     without: Int[Tensor, ""]
     not_binary: Int[Tensor, ""]
     too_many: Int[Tensor, ""]
+
+    def lost(self) -> dict[str, int]:
+        """How many rows were left out for what."""
+        return {
+            "a NaN or infinite feature": int(self.non_finite),
+            "no tag": int(self.without),
+            "a label that is neither 0 nor 1": int(self.not_binary),
+        }
 
 
 @dataclass(frozen=True, eq=False)

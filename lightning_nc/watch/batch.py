@@ -66,6 +66,7 @@ class Batch:
         before: The layers that ran before the classifier did; None: it has not run yet.
         repeated: Layers that ran several times before the classifier did.
         error: What went wrong in a hook.
+        label_dims: How many dimensions a label has.
     """
 
     labels: Tensor
@@ -85,7 +86,8 @@ class Batch:
     before: frozenset[str] | None = None
     repeated: set[str] = field(default_factory=set)
     error: Exception | None = None
+    label_dims: int = 0
 
     def __post_init__(self) -> None:
         # by which token-level features are told; a hook in a compiled graph reads no label
-        self.label_shape: torch.Size = self.labels.shape
+        self.label_shape = self.labels.shape[: self.labels.ndim - self.label_dims]

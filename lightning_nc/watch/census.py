@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lightning_nc.tasks.task import Around
-from lightning_nc.values.evidence import ClassEvidence, Evidence
+from lightning_nc.values.evidence import Evidence
 from lightning_nc.values.recorded import HEAD, Recorded
 from lightning_nc.values.stage import Stage
 from lightning_nc.values.training import Training
@@ -51,7 +51,7 @@ class Census:
             recorded: What it has come to.
         """
         head = recorded.evidence.get(HEAD)
-        if not isinstance(head, ClassEvidence) or not head.num_samples:
+        if head is None or not head.num_samples:
             return
         if stage.trains and head.training is not None:
             self.training = head.training.to("cpu")

@@ -90,7 +90,9 @@ def _decisions(
     known = [f.predicted for f in forwards if f.predicted is not None]
     if len(known) < len(forwards):
         return None
-    return torch.cat([p.reshape(s) for p, s in zip(known, shapes, strict=True)], dim).reshape(-1)
+    inner = known[0].shape[1:]
+    each = (p.reshape(*shape, *inner) for p, shape in zip(known, shapes, strict=True))
+    return torch.cat(list(each), dim).reshape(-1, *inner)
 
 
 def _layers(forwards: Sequence[Forward], dim: int) -> dict[str, Tensor]:

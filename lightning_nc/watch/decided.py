@@ -43,7 +43,7 @@ def decisions_by(predicted: str | Callable[[Any, Any], Any], batch: Batch, outpu
     if (
         isinstance(found, Tensor)
         and is_whole_numbers(found)
-        and _sizes(found.shape) in (_sizes(batch.label_shape), [batch.labels.numel()])
+        and _sizes(found.shape) in (_sizes(batch.label_shape), [batch.label_shape.numel()])
     ):
         return found.detach().reshape(-1)
     got = (

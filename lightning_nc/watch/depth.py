@@ -31,7 +31,7 @@ class Depth:
 
     Example:
         >>> depth = Depth({"a": Layer("a", "a", "auto", is_found=True)}, (), print)
-        >>> depth.look(Forward(features=torch.ones(2, 3)), torch.zeros(2), {})
+        >>> depth.look(Forward(features=torch.ones(2, 3)), 2, {})
         Not measured of the layers found: 1 that did not run before the classifier, or hold it ('a').
         >>> depth.names
         ()
@@ -127,17 +127,17 @@ class Depth:
         self._entering[classifier] = [name for name, holds in is_same.items() if holds]
 
     def look(
-        self, forward: Forward, labels: Tensor, weights: Mapping[str, Tensor], stage: str = ""
+        self, forward: Forward, num_rows: int, weights: Mapping[str, Tensor], stage: str = ""
     ) -> None:
         """Settle it by the first forward that counts; later ones change nothing. Waits for the device.
 
         Args:
             forward: What the forward has left.
-            labels: Of its batch.
+            num_rows: Of its batch, as many as there are labels.
             weights: What the inputs of layers have met.
             stage: Whose forward it is.
         """
-        if self.has_looked or labels.numel() == 0:
+        if self.has_looked or num_rows == 0:
             return
         self.has_looked = True
         self._chained.add(stage)
@@ -150,7 +150,7 @@ class Depth:
             rows = forward.layers.get(name)
             if rows is None:
                 self.left_out[name] = _NOT_BEFORE
-            elif rows.shape[:-1].numel() != labels.numel():
+            elif rows.shape[:-1].numel() != num_rows:
                 self.left_out[name] = OTHER_ROWS
         self._leave_unchained(forward, weights)
         self._may_be_left_out.clear()

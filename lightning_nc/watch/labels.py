@@ -1,19 +1,22 @@
 """The labels in a batch, wherever a data loader puts them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lightning_nc.dotted_path import import_function
+from lightning_nc.tasks.task import Task
 from lightning_nc.watch.mask import masked, roomy
 from lightning_nc.watch.places import Place, Places, of_stage
 
 TARGET_NAMES = ("target", "targets", "label", "labels", "y")
 
 
-def find_target(batch: Any, where: Place | None = None, apart: Any = None) -> Tensor | None:
+def find_target(
+    batch: Any, where: Place | None = None, apart: Any = None, read: Callable[[Any], Any] | None = None
+) -> Any:
     """The labels in a batch.
 
     Names come before positions.
@@ -24,9 +27,10 @@ def find_target(batch: Any, where: Place | None = None, apart: Any = None) -> Te
             function of the batch (also by dotted path). None: a key, field or attribute in
             :data:`TARGET_NAMES`, else the second item of a sequence.
         apart: What is known not to be the labels: a mask.
+        read: From what is there to a tensor, None where it is no labels. None: tensors alone.
 
     Returns:
-        The labels as a tensor; None if a function says that this batch has none.
+        The labels, a tensor where nothing else was asked for; None if a function says that this batch has none.
 
     Raises:
         ValueError: If there are none at that place; without one, if there are several that could be.
@@ -46,7 +50,8 @@ def find_target(batch: Any, where: Place | None = None, apart: Any = None) -> Te
             return None
     else:
         found = _look_up(batch, where)
-    if not isinstance(found, Tensor):
+    labels = (read or as_tensor)(found)
+    if labels is None:
         raise ValueError(
             f"Expected labels as a tensor in the batch, but got {_describe(batch)}"
             + ("" if where is None else f", where target={where!r} gives {_describe(found)}")
@@ -54,7 +59,12 @@ def find_target(batch: Any, where: Place | None = None, apart: Any = None) -> Te
             "('second.1'), or the dotted path of a function that takes the batch and returns the "
             "labels, or None for a batch without."
         )
-    return found
+    return labels
+
+
+def as_tensor(found: Any) -> Tensor | None:
+    """What is a tensor; None of all else."""
+    return found if isinstance(found, Tensor) else None
 
 
 def find_mask(batch: Any, where: Place) -> Any:
@@ -84,7 +94,7 @@ def find_mask(batch: Any, where: Place) -> Any:
     return found
 
 
-def shifted(labels: Tensor, by: int, ignored: int) -> Tensor:
+def shifted(labels: Tensor, by: int, ignored: int | float) -> Tensor:
     """Labels of later positions: that of a token is the next one's, in a causal language model.
 
     Args:
@@ -106,7 +116,7 @@ def shifted(labels: Tensor, by: int, ignored: int) -> Tensor:
     return late
 
 
-def refuse_inputs(batch: Any, labels: Tensor, ignored: int | None) -> None:
+def refuse_inputs(batch: Any, labels: Tensor, ignored: int | float | None) -> None:
     """Raise a ValueError where the labels are an input as well; waits for the device.
 
     Args:
@@ -131,16 +141,14 @@ def refuse_inputs(batch: Any, labels: Tensor, ignored: int | None) -> None:
         )
 
 
-def labels_of(
-    batch: Any, places: Places, stage: str, ignored: int | None, looks: bool
-) -> Tensor | None:
+def labels_of(batch: Any, places: Places, stage: str, task: Task, looks: bool) -> Tensor | None:
     """The labels of the classifier's rows; of those that a mask leaves out, the ignored one.
 
     Args:
         batch: Whatever the data loader yields.
         places: Where they are, and how far ahead.
         stage: The name of the stage.
-        ignored: A label that says nothing.
+        task: What a label is.
         looks: Whether to look if they are inputs, and at the mask; waits for the device.
 
     Returns:
@@ -149,16 +157,19 @@ def labels_of(
     Raises:
         ValueError: If there are none, or it is not certain which they are.
     """
-    shift, place = places.target_shift, of_stage(places.target, stage, "target")
+    shift, ignored, dims = places.target_shift, task.ignored, task.label_dims
+    place = of_stage(places.target, stage, "target")
     where = of_stage(places.mask, stage, "mask")
-    given = None if place is None else find_target(batch, place)
+    given = None if place is None else find_target(batch, place, read=task.read)
     if place is not None and given is None:
         return None  # and there need be no mask
     mask = None if where is None else find_mask(batch, where)
-    labels = find_target(batch, apart=mask) if given is None else given
+    labels = find_target(batch, apart=mask, read=task.read) if given is None else given
     assert labels is not None
-    if places.target is None and not shift and looks:
+    if places.target is None and not shift and looks and task.names_classes:
         refuse_inputs(batch, labels, ignored)
+    if looks:
+        task.require(labels.flatten(0, labels.ndim - dims - 1) if labels.ndim > dims else labels)
     if not shift and mask is None:
         return labels
     if ignored is None:
@@ -168,7 +179,7 @@ def labels_of(
             "such as -100."
         )
     if mask is not None:
-        labels = masked(labels, mask, ignored, looks)
+        labels = masked(labels, mask, ignored, looks, dims)
     if not shift:
         return labels
     labels = shifted(labels, shift, ignored)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def masked(labels: Tensor, mask: Any, ignored: int, looks: bool) -> Tensor:
+def masked(labels: Tensor, mask: Any, ignored: int | float, looks: bool, dims: int = 0) -> Tensor:
     """Labels in which rows that do not count have the ignored one.
 
     Args:
@@ -14,6 +14,7 @@ def masked(labels: Tensor, mask: Any, ignored: int, looks: bool) -> Tensor:
         mask: True (or 1) for the rows that count, in the shape of the labels; or their numbers.
         ignored: The label of rows that do not count.
         looks: Whether to look at what the mask holds; waits for the device.
+        dims: How many dimensions a label has.
 
     Returns:
         The labels, in memory of their own.
@@ -30,16 +31,17 @@ def masked(labels: Tensor, mask: Any, ignored: int, looks: bool) -> Tensor:
     if not isinstance(mask, Tensor) or mask.is_floating_point() or mask.is_complex():
         raise _refused(labels, mask, "Convert it with mask.bool() in a function of the batch.")
     mask, labels = mask.to(labels.device), roomy(labels)
-    if mask.dtype == torch.bool or (mask.shape == labels.shape and labels.ndim > 1):
-        if mask.shape != labels.shape:
-            raise _refused(labels, mask, "Is it another stage's, or does it count before the labels?")
+    rows = labels[..., 0] if dims else labels  # one entry for each label
+    if mask.dtype == torch.bool or (mask.shape == rows.shape and rows.ndim > 1):
+        if mask.shape != rows.shape:
+            raise _refused(rows, mask, "Is it another stage's, or does it count before the labels?")
         if looks:
-            _require_marks(labels, mask)
-        return torch.where(mask.bool(), labels, ignored)
-    if mask.ndim != 1 or labels.ndim != 1:
-        raise _refused(labels, mask, "Numbers of rows go with labels of one dimension.")
+            _require_marks(rows, mask)
+        return torch.where(mask.bool()[..., None] if dims else mask.bool(), labels, ignored)
+    if mask.ndim != 1 or rows.ndim != 1:
+        raise _refused(rows, mask, "Numbers of rows go with labels of one dimension.")
     if looks:
-        _require_numbers(labels, mask)
+        _require_numbers(rows, mask)
     kept = torch.full_like(labels, ignored)
     return kept.index_copy(0, mask.long(), labels[mask.long()])
 

@@ -15,7 +15,6 @@ from lightning_nc.stream.sync import Ranks
 from lightning_nc.tasks.merging import Modules, evidence_of
 from lightning_nc.tasks.task import Around, Task
 from lightning_nc.values.covariance import CovarianceSetting
-from lightning_nc.values.evidence import ClassEvidence
 from lightning_nc.values.recorded import HEAD, Recorded
 from lightning_nc.values.training import Training
 from lightning_nc.watch.batch import Forward
@@ -105,7 +104,7 @@ class Recorder:
         checked, subsets = self._checked(parts, target), dict[int, Tensor | None]()
         for name, (h, y) in checked.items():
             # a layer pooled to other rows than the classifier's has no decisions of its own
-            known = None if predicted is None or predicted.numel() != len(y) else predicted
+            known = None if predicted is None or len(predicted) != len(y) else predicted
             if len(y) not in subsets:  # modules of as many rows keep the same ones
                 subsets[len(y)] = self._subset(len(y), y.device, of_head=name == HEAD)
             chosen = subsets[len(y)]
@@ -192,8 +191,7 @@ class Recorder:
         around = Around(is_whole=is_whole)
         evidence = evidence_of(modules, ranks, around, self._is_abandoned, counts_rows=False)
         found = evidence.get(HEAD)
-        known = found.training if isinstance(found, ClassEvidence) else None
-        return known or Training()
+        return (found and found.training) or Training()
 
     def _parts(self, forward: Forward) -> dict[str, Tensor]:
         assert forward.features is not None

@@ -11,6 +11,7 @@ class Rows:
     Attributes:
         num_classes: C, where it was given.
         least: One more than the largest label that was seen.
+        of_label: One for each entry of a label, where that is a vector.
 
     Example:
         >>> Rows(None, least=10).fit(64), Rows(10, least=3).fit(64), Rows(None, least=2).fit(1)
@@ -19,9 +20,12 @@ class Rows:
 
     num_classes: int | None
     least: int
+    of_label: int | None = None
 
     def fit(self, rows: int) -> bool:
         """Whether a classifier may have so many; a single one stands for two classes."""
+        if self.of_label is not None:
+            return rows == self.of_label
         classes = 2 if rows == 1 else rows
         return classes == self.num_classes if self.num_classes else classes >= self.least
 
@@ -36,3 +40,12 @@ class Rows:
             Whether it is.
         """
         return any(self.fit(side) and max(2, side) <= max(2, rows) for side in sides)
+
+    @property
+    def wanted(self) -> str:
+        """A clause on the rows."""
+        if self.of_label is not None:
+            return f"has {self.of_label} rows, as many as a label has entries"
+        if self.num_classes:
+            return f"has num_classes = {self.num_classes} rows"
+        return f"has more rows than the largest label, {self.least - 1}"

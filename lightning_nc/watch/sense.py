@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from torch import nn
 
+from lightning_nc.tasks.task import Task
 from lightning_nc.values.stage import Stage
 from lightning_nc.watch.agreement import require_same_labels
 from lightning_nc.watch.batch import Batch, Forward
@@ -18,14 +19,14 @@ class Sense:
     Args:
         capture: Hooks on the network.
         places: Where there is something to measure.
-        ignored: The label of rows to leave out.
+        task: What a label is.
         root: The network.
     """
 
-    def __init__(self, capture: Capture, places: Places, ignored: int | None, root: nn.Module) -> None:
+    def __init__(self, capture: Capture, places: Places, task: Task, root: nn.Module) -> None:
         self._capture = capture
         self._places = places
-        self._ignored = ignored
+        self._task = task
         self._order = Order(root.modules(), is_known=places.target is not None)
         self._linear_in: set[str] = set()
 
@@ -54,8 +55,8 @@ class Sense:
         is_known = linear is not None and linear.is_batch_first and same
         if not is_rehearsal and not is_known:
             self._order.require(forward.leading, batch.label_shape)
-        if self._places.target is None and linear is not None:
-            require_same_labels(batch, self._ignored, self._places.forwards)
+        if self._places.target is None and linear is not None and self._task.names_classes:
+            require_same_labels(batch, self._task.settings.ignore_index, self._places.forwards)
 
     def _require_same_width(self, forward: Forward) -> None:
         linear, features = self._capture.linear, forward.features

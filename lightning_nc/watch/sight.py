@@ -52,9 +52,7 @@ class Sight:
     @property
     def wanted(self) -> str:
         """A clause on the rows."""
-        if self.rows.num_classes:
-            return f"has num_classes = {self.rows.num_classes} rows"
-        return f"has more rows than the largest label, {self.rows.least - 1}"
+        return self.rows.wanted
 
 
 def refused(reason: str, candidates: Sequence[Matrix | str]) -> ValueError:

@@ -51,7 +51,7 @@ class Watch:
         choice: Choice | None = None,
         census: Census | None = None,
     ) -> None:
-        if places.classifier is False and task.settings.num_classes is None:
+        if places.classifier is False and task.names_classes and task.settings.num_classes is None:
             raise ValueError(
                 "Expected num_classes with classifier=False, but got none: without a head there are no "
                 "rows to count. Set num_classes."
@@ -67,7 +67,7 @@ class Watch:
             announce(explain.no_weights(self._capture))
         self._seen: set[str] = set()
         self._rehearsed: set[str] = set()  # what ran in the frozen pass before it was found
-        self._sense = Sense(self._capture, places, task.settings.ignore_index, root)
+        self._sense = Sense(self._capture, places, task, root)
 
     def detach(self) -> None:
         """Remove all hooks."""
@@ -96,9 +96,9 @@ class Watch:
             ValueError: If there are no labels, or it is not certain which they are.
         """
         self._capture.take()
-        ignored, looks = self._task.settings.ignore_index, stage.name not in self._seen
+        looks = stage.name not in self._seen
         try:
-            labels = labels_of(batch, self._places, stage.name, ignored, looks)
+            labels = labels_of(batch, self._places, stage.name, self._task, looks)
         except ValueError:
             if needs_labels:
                 raise
@@ -109,11 +109,13 @@ class Watch:
         keeps = self._stages.recorder(stage).classifier
         known = keeps.is_kept and not stage.weights_move
         opened = Batch(
-            labels, batch, None if known else keeps, is_trained=stage.weights_move, is_first=first
-        )
+            labels, batch, None if known else keeps, is_trained=stage.weights_move, is_first=first,
+            label_dims=self._task.label_dims,
+        )  # fmt: skip
         opened.wanted = self._stages.recorder(stage).wanted(stage.weights_move)
         if not self._capture.is_settled:
-            opened.rows = Rows(self._task.settings.num_classes, self._task.least_rows(labels))
+            given, least = self._task.settings.num_classes, self._task.least_rows(labels)
+            opened.rows = Rows(given, least, self._task.rows_of(labels))
         self._capture.open(opened)
         if self._capture.feature is not None and not self._has_told:
             self._has_told = True
@@ -162,7 +164,7 @@ class Watch:
         batch, counted = self._capture.batch, self._capture.counted
         if batch is not None and counted is not None:
             self._look(counted, batch, stage)
-            self._stages.recorder(stage).check(counted, batch.labels, self._num_rows)
+            self._stages.recorder(stage).check(counted, batch.labels, self._num_rows(batch))
             self._sense.require(counted, batch, stage.name)
 
     def close(
@@ -209,7 +211,8 @@ class Watch:
     @property
     def num_classes(self) -> int | None:
         """Of the classifier that runs, a single row as two; None before a forward of an open batch."""
-        return None if self._capture.counted is None else max(2, self._num_rows)
+        batch = self._capture.batch
+        return None if self._capture.counted is None or batch is None else max(2, self._num_rows(batch))
 
     @property
     def classifier_name(self) -> str | None:
@@ -280,7 +283,7 @@ class Watch:
                 self._say("linear head", text)
             return
         looked_for = list(depth.stack)
-        depth.look(forward, batch.labels, batch.weights, stage.name)
+        depth.look(forward, batch.label_shape.numel(), batch.weights, stage.name)
         if not depth.has_looked:
             return
         if explain.looks_at_head(self._capture, self._task.needs):
@@ -294,10 +297,9 @@ class Watch:
                 "inference to a method that runs the whole network, such as 'predict_step'."
             )
 
-    @property
-    def _num_rows(self) -> int:
+    def _num_rows(self, batch: Batch) -> int:
         linear, given = self._capture.linear, self._task.settings.num_classes
-        return linear.rows if linear is not None else given or 0
+        return linear.rows if linear is not None else given or self._task.rows_of(batch.labels) or 0
 
     def _commit(self, stage: Stage, is_rehearsal: bool, outputs: Any) -> None:
         forwards, batch = self._capture.take()
@@ -310,7 +312,7 @@ class Watch:
             self._sense.require(forward, batch, stage.name, is_rehearsal)
             if self._places.predicted is not None:
                 forward.predicted = decisions_by(self._places.predicted, batch, outputs)
-            self._stages.recorder(stage).add(forward, batch.labels, self._num_rows)
+            self._stages.recorder(stage).add(forward, batch.labels, self._num_rows(batch))
             if forward.parameters is not None and batch.keeps is not None:
                 batch.keeps.keep(*forward.parameters)
         self._stages.recorder(stage).keep_weights(batch.weights)

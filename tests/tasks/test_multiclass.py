@@ -62,7 +62,7 @@ def test_whole_labels_of_any_dtype_mean_the_same(dtype):
 def test_labels_that_are_no_whole_numbers_are_refused_with_the_first_of_them(first):
     message = (
         f"Expected integer class labels, but got floats that are not whole numbers, such as {first}. "
-        r"Are these soft labels \(mixup\?\) or regression targets\? Pass hard labels"
+        r"Are these soft labels \(mixup\?\)\? Pass hard ones, .* predicted are task='regression'\."
     )
     with pytest.raises(ValueError, match=message):
         Multiclass().require(torch.tensor([1.0, first, 0.75]))

@@ -114,7 +114,7 @@ def test_keys_with_the_same_reason_share_a_sentence():
     ],
 )
 def test_a_clause_names_the_rows_that_were_left_out(tallies, text):
-    assert rows_left_out(tallies_of(problem("random"), **tallies)) == text
+    assert rows_left_out(tallies_of(problem("random"), **tallies).lost()) == text
 
 
 def test_a_single_class_is_said_once_and_not_of_every_key():

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
+from lightning_nc.tasks import Multiclass, Settings
 from lightning_nc.watch.labels import find_target, labels_of, refuse_inputs, shifted
 from lightning_nc.watch.places import Places
 
@@ -102,7 +103,7 @@ def test_a_batch_with_several_that_could_be_labels_is_refused(batch, places):
 
 def test_a_function_may_say_that_there_are_none():
     assert find_target((X, Y), lambda batch: None) is None
-    assert labels_of((X, Y), Places(target=lambda batch: None), "val", ignored=-100, looks=True) is None
+    assert labels_of((X, Y), Places(target=lambda batch: None), "val", Multiclass(), looks=True) is None
 
 
 TOKENS = torch.tensor([[3, 4, 5], [6, 7, 8]])
@@ -167,7 +168,8 @@ def test_the_labels_are_compared_with_the_inputs_unless_the_user_vouches_for_the
     batch = {"input_ids": TOKENS, "labels": TOKENS.clone()}
 
     def found(looks=True, ignored=-100, **places):
-        return labels_of(batch, Places(**places), "val", ignored, looks)
+        task = Multiclass(Settings(ignore_index=ignored))
+        return labels_of(batch, Places(**places), "val", task, looks)
 
     with pytest.raises(ValueError, match="labels that are not the inputs"):
         found()
