@@ -51,8 +51,7 @@ class NeuralCollapseCallback(Callback):
             by dots, or a function by dotted path, which returns None for a batch that is not to be
             measured. None: "target", "targets", "label", "labels", "y", else the second item of a
             sequence, where no other item holds integers. A mapping gives each stage its own.
-        mask: Likewise, which rows count: booleans (or zeros and ones for tokens) of the labels' shape,
-            or numbers of rows.
+        mask: Likewise, which rows count: booleans (zeros and ones for tokens), or numbers of rows.
         predicted: Dotted path of a function of the batch and of what the step has returned, to a class
             number for each label, where the classifier's output is not what the network decides by.
         target_shift: 1: the label of a position is the next token's, as in causal language models
@@ -76,8 +75,7 @@ class NeuralCollapseCallback(Callback):
         feature_penalty: Likewise, of the features; for functions of your own, which get `penalties`.
         class_counts: Rows of each class in training, for imbalance/*. None: of the measured epoch.
         shots: Classes with fewer rows in training are few-shot, with more than the second many-shot.
-        threshold: A tag is decided for where its sigmoid is above it. None: the highest scores of a
-            row are, as many as it has tags.
+        threshold: Of the sigmoid of a tag's score. None: as many tags as a row has, by their scores.
         every_n_epochs: How often the other stages are measured; the first epoch always, and the last
             one where it is known beforehand (``max_epochs``).
         every_n_steps: Measure training in windows of so many optimizer steps in the place of epochs,
@@ -107,7 +105,6 @@ class NeuralCollapseCallback(Callback):
         ValueError: If an argument is out of its range.
 
     Example:
-        >>> from lightning_nc import NeuralCollapseCallback
         >>> callback = NeuralCollapseCallback(frozen_every_n_epochs=10)
         >>> list(callback.history)
         []

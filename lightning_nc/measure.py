@@ -21,7 +21,6 @@ from lightning_nc.tasks.stated import (
     checked_counts,
     checked_shots,
     checked_threshold,
-    refuse_unused,
     stated_penalties,
 )
 from lightning_nc.unchanged import eval_mode, same_buffers, same_random_states
@@ -110,21 +109,16 @@ def measure(
     _require_network_and_batches(model, loader)
     at_least_0 = {"target_shift": (target_shift, 0), "seed": (seed, 0)}
     _require_at_least(num_classes=(num_classes, 2), min_count=(min_count, 1), **at_least_0)
-    names = (measures,) if isinstance(measures, str) else tuple(measures)
     whole, own = by_module(covariance)
     settings = Settings(
-        num_classes, whole, ignore_index, names, seed=seed, min_count=min_count,
+        num_classes, whole, ignore_index, _as_names(measures), seed=seed, min_count=min_count,
         measures_layers=bool(layers), own_covariances=own,
         penalties=stated_penalties(penalty, feature_penalty), class_counts=checked_counts(class_counts),
         shots=checked_shots(shots), threshold=checked_threshold(threshold),
     )  # fmt: skip
     places = Places(classifier, features, layers, pool, forwards, target, target_shift, mask, predicted)
     told: dict[str, str] = {}
-    kind = make_task(task, settings)
-    refuse_unused(
-        kind, task, predicted=predicted, target_shift=target_shift, num_classes=num_classes,
-        min_count=min_count, class_counts=class_counts, threshold=threshold,
-    )  # fmt: skip
+    kind = make_task(task, settings, {**vars(settings), **vars(places)})
     watch = Watch(model, places, kind, told.__setitem__, _LOG.info)
     try:
         where = _device(model, device)
@@ -167,6 +161,10 @@ def _notices(recorded: Recorded, found: str | None) -> dict[str, str]:
         f"{kind} {modules}": text + doubt * (modules == [HEAD] and kind in doubtful)
         for modules, kind, text in recorded.told()
     }
+
+
+def _as_names(measures: Sequence[str]) -> tuple[str, ...]:
+    return (measures,) if isinstance(measures, str) else tuple(measures)
 
 
 def _require_network_and_batches(model: Any, loader: Any) -> None:

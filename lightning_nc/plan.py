@@ -14,7 +14,6 @@ from lightning_nc.tasks.stated import (
     checked_counts,
     checked_shots,
     checked_threshold,
-    refuse_unused,
     stated_penalties,
 )
 from lightning_nc.values.covariance import by_module
@@ -123,8 +122,7 @@ def plan_of(given: Mapping[str, Any]) -> Plan:
     for name, least in _AT_LEAST.items():
         _require_at_least(name, given[name], least)
     a = SimpleNamespace(**given)
-    task = make_task(a.task, _settings_of(a))
-    refuse_unused(task, a.task, **{n: value for n, value in given.items() if n != "task"})
+    task = make_task(a.task, _settings_of(a), given)
     pictures = 10 if a.figures_every_n_epochs is None else a.figures_every_n_epochs
     how_often = {stage_of("frozen").name: a.frozen_every_n_epochs, PICTURES: pictures}
     voice = Voice()

@@ -14,9 +14,11 @@ from lightning_nc.figures.inline import shown as shown
 from lightning_nc.figures.lengths import class_lengths as class_lengths
 from lightning_nc.figures.plane import collapse_picture as collapse_picture
 from lightning_nc.figures.race import race as race
+from lightning_nc.figures.regression import regression_spectrum as regression_spectrum
 from lightning_nc.figures.sheet import summary as summary
 from lightning_nc.figures.spectrum import spectra as spectra
 from lightning_nc.figures.table import PICTURES as PICTURES
 from lightning_nc.figures.table import Look as Look
 from lightning_nc.figures.table import Picture as Picture
 from lightning_nc.figures.table import draw as draw
+from lightning_nc.figures.tags import tag_angles as tag_angles

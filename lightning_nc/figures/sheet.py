@@ -32,6 +32,7 @@ _A4 = (8.27, 11.69)
 _HEAD, _ROW, _FOOT = 0.65, 1.5, 0.45  # inches
 _LEAST_ROW = 0.88  # inches
 _GAP = 0.38  # inches between two rows, for the numbers of the one and the title of the other
+_WIDEST_TITLE = 205  # points by letters: in the last of four columns a title has no more room
 _LINE = 0.11  # inches from one last value to the next
 _COUNTED = ("nc0/num_samples", "nc0/classes_seen")  # what a stage rests on: no curves
 
@@ -142,9 +143,7 @@ def _panel(
 ) -> None:  # fmt: skip
     plain(axis, labelsize=6.5)
     text = at_collapse(measure)
-    # a given height saves the search for one, which takes half of the time of drawing
-    title = f"{measure} → {text}" if text else measure
-    axis.set_title(title, fontsize=6.2 if crowded else 7.5, loc="left", y=1.0, pad=4 if crowded else 6)
+    _title(axis, f"{measure} → {text}" if text else measure, crowded)
     axis.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
     values = {stage: finite(row.value for row in rows) for stage, rows in stages.items()}
     together = np.concatenate(list(values.values()))
@@ -170,6 +169,12 @@ def _panel(
     if np.ptp(places) == 0:
         axis.set_xlim(places[0] - 1, places[0] + 1)
     _last_values(axis, last)
+
+
+def _title(axis: Axes, text: str, crowded: bool) -> None:
+    size = min(6.2, _WIDEST_TITLE / len(text)) if crowded else 7.5
+    # a given height saves the search for one, which takes half of the time of drawing
+    axis.set_title(text, fontsize=size, loc="left", y=1.0, pad=4 if crowded else 6)
 
 
 def _ideal(axis: Axes, measure: str, num_classes: int | None) -> None:

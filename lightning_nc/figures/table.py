@@ -18,10 +18,14 @@ from lightning_nc.figures.inline import showable
 from lightning_nc.figures.lengths import class_lengths, tells_lengths
 from lightning_nc.figures.plane import collapse_picture, largest_classes
 from lightning_nc.figures.race import RACES, race
+from lightning_nc.figures.regression import regression_spectrum
 from lightning_nc.figures.sheet import summary
 from lightning_nc.figures.spectrum import spectra
+from lightning_nc.figures.tags import tag_angles, tells_tags
 from lightning_nc.values.evidence import ClassEvidence, Evidence
 from lightning_nc.values.history import History
+from lightning_nc.values.regression import RegressionEvidence
+from lightning_nc.values.tag_evidence import TagEvidence
 
 FigureAndAxes = tuple[Figure, Any]
 
@@ -156,6 +160,14 @@ def _lengths(evidence: ClassEvidence, look: Look, ax: Axes | None) -> FigureAndA
     return class_lengths(evidence, look.class_names, look.stage)
 
 
+def _tag_angles(evidence: TagEvidence, look: Look, ax: Axes | None) -> FigureAndAxes:
+    return tag_angles(evidence.tags, look.class_names, look.stage)
+
+
+def _regression(evidence: RegressionEvidence, look: Look, ax: Axes | None) -> FigureAndAxes:
+    return regression_spectrum(evidence, look.stage)
+
+
 def _summary(history: History, look: Look, ax: Axes | None) -> FigureAndAxes:
     return summary(history, look.prefix)
 
@@ -188,6 +200,10 @@ def _has_lengths(evidence: Evidence, look: Look) -> bool:
     return tells_lengths(evidence)
 
 
+def _has_tags(evidence: Evidence, look: Look) -> bool:
+    return tells_tags(evidence)
+
+
 def _logs(measures: Sequence[str]) -> Callable[[History, Look], bool]:
     """Whether one of some measures is logged at the classifier's input."""
     return lambda history, look: bool(logged(history, measures, look.stage, (), look.prefix))
@@ -211,6 +227,8 @@ _TABLE = (
     Picture("spectra", _spectra, needs=("statistics",), takes_axes=True),
     Picture("classes", _classes, needs=("statistics",)),
     Picture("lengths", _lengths, needs=("linear_head",), min_classes=3, shows=_has_lengths),
+    Picture("tag_angles", _tag_angles, needs=("tags",), shows=_has_tags),
+    Picture("regression", _regression, needs=("joint",)),
     Picture("summary", _summary, when="run"),
     Picture("race", _race, when="stages", shows=_logs(RACES)),
     Picture("loss_split", _loss_split, when="stages", shows=_logs(LOSSES)),

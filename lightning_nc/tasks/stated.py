@@ -108,13 +108,13 @@ def checked_threshold(threshold: float | None) -> float | None:
     return threshold
 
 
-def refuse_unused(task: Task, name: str, **given: Any) -> None:
+def refuse_unused(task: Task, name: str, given: Mapping[str, Any]) -> None:
     """Raise a ValueError for arguments that have no meaning with a task.
 
     Args:
         task: What a label is.
         name: The task's.
-        **given: Arguments.
+        given: Arguments.
 
     Raises:
         ValueError: If one of them is not at its default.

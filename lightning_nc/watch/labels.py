@@ -30,7 +30,8 @@ def find_target(
         read: From what is there to a tensor, None where it is no labels. None: tensors alone.
 
     Returns:
-        The labels, a tensor where nothing else was asked for; None if a function says that this batch has none.
+        The labels, a tensor where nothing else was asked for; None if a function says that this batch
+        has none.
 
     Raises:
         ValueError: If there are none at that place; without one, if there are several that could be.

@@ -3,6 +3,10 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from torch import Tensor
+
+from lightning_nc.tasks.task import Task
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -21,6 +25,11 @@ class Rows:
     num_classes: int | None
     least: int
     of_label: int | None = None
+
+    @classmethod
+    def of(cls, task: Task, labels: Tensor) -> "Rows":
+        """What a batch of labels tells; may wait for the device."""
+        return cls(task.settings.num_classes, task.least_rows(labels), task.rows_of(labels))
 
     def fit(self, rows: int) -> bool:
         """Whether a classifier may have so many; a single one stands for two classes."""

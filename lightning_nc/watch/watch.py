@@ -114,8 +114,7 @@ class Watch:
         )  # fmt: skip
         opened.wanted = self._stages.recorder(stage).wanted(stage.weights_move)
         if not self._capture.is_settled:
-            given, least = self._task.settings.num_classes, self._task.least_rows(labels)
-            opened.rows = Rows(given, least, self._task.rows_of(labels))
+            opened.rows = Rows.of(self._task, labels)
         self._capture.open(opened)
         if self._capture.feature is not None and not self._has_told:
             self._has_told = True

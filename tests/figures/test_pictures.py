@@ -15,7 +15,8 @@ OF_A_STAGE = [name for name, picture in PICTURES.items() if picture.when == "sta
 
 def test_the_table_names_each_picture_once():
     assert all(name == picture.name for name, picture in PICTURES.items())
-    assert OF_A_STAGE == ["cosines", "plane", "spectra", "classes", "lengths"]
+    of_classes = ["cosines", "plane", "spectra", "classes", "lengths"]
+    assert [*of_classes, "tag_angles", "regression"] == OF_A_STAGE
     of_a_run = ["summary", "race", "loss_split", "snr", "depth", "depth_map", "alignment"]
     assert [*PICTURES][len(OF_A_STAGE) :] == of_a_run
     assert [name for name, picture in PICTURES.items() if picture.animated] == ["plane"]
@@ -25,7 +26,9 @@ def test_the_table_names_each_picture_once():
 @pytest.mark.parametrize("classes", ["random", "two classes", "missing classes"])
 def test_every_picture_of_a_stage_is_drawn_from_evidence(name, classes):
     evidence = evidence_of(problem(classes))
-    assert PICTURES[name].suits(evidence) == (evidence.num_classes >= PICTURES[name].min_classes)
+    of_classes = name not in ("tag_angles", "regression")
+    enough = evidence.num_classes >= PICTURES[name].min_classes
+    assert PICTURES[name].suits(evidence) == (of_classes and enough)
     if not PICTURES[name].suits(evidence):
         return
     figure, _ = draw(name, evidence)
@@ -51,7 +54,8 @@ def test_a_picture_with_a_single_part_goes_into_given_axes(name):
         (
             "summary",
             False,
-            r"one of 'cosines', 'plane', 'spectra', 'classes', 'lengths', but got 'summary'",
+            r"one of 'cosines', 'plane', 'spectra', 'classes', 'lengths', 'tag_angles', "
+            r"'regression', but got 'summary'",
         ),
         ("classes", True, r"one of 'cosines', 'plane', 'spectra' \(with ax\), but got 'classes'"),
     ],

@@ -70,6 +70,6 @@ def test_what_needs_the_sample_can_be_drawn_too():
 
 
 def test_a_picture_that_there_is_not_is_refused_with_those_that_there_are():
-    listed = r"'cosines', 'plane', 'spectra', 'classes', 'lengths', but got 'summary'"
+    listed = r"'cosines', 'plane', 'spectra', 'classes', 'lengths', 'tag_angles', 'regression', but got"
     with pytest.raises(ValueError, match=f"Expected picture to be one of {listed}"):
         with_rows().plot(picture="summary")

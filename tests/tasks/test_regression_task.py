@@ -229,7 +229,8 @@ def test_directions_that_the_penalties_let_vanish_are_told():
         (torch.arange(60) % 2, True),
         (torch.arange(60) % 2 * 2 - 1, True),
         ((torch.arange(60) % 10).float(), True),
-        (torch.arange(60), False),  # an amount
+        (torch.arange(60) % 25, False),  # an amount
+        (torch.arange(60), False),
         (torch.arange(60) % 10 + 0.5, False),
         (torch.arange(60)[:, None] % torch.tensor([2, 5]), False),
     ],

@@ -31,7 +31,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-_LEAST_RHO = 1e-290
+_LEAST_RHO = 1e-150
 
 
 @dataclass(frozen=True)
