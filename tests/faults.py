@@ -112,14 +112,14 @@ FAULTS = (
     ),
     Fault(
         "ranks add up their class means, not their sums",
-        "stream/class_accumulator.py",
-        "        return [counts, means * counts[:, None], self.tallies]\n",
-        "        return [counts, means, self.tallies]\n",
+        "stream/class_moments.py",
+        "        return [counts, means * counts[:, None]]\n",
+        "        return [counts, means]\n",
         DISTRIBUTED,
     ),
     Fault(
         "a rank's scatter stays around its own means",
-        "stream/class_accumulator.py",
+        "stream/class_moments.py",
         "            moved.append(torch.addmm(own.scatter, (delta * own.counts[:, None]).T, delta))\n",
         "            moved.append(own.scatter.clone())\n",
         DISTRIBUTED,
@@ -141,7 +141,7 @@ FAULTS = (
     Fault(
         "rows that a mask leaves out count",
         "watch/mask.py",
-        "        return torch.where(mask.bool(), labels, ignored)\n",
+        "        return torch.where(mask.bool()[..., None] if dims else mask.bool(), labels, ignored)\n",
         "        return labels.clone()\n",
         ("tests/test_models_doc.py", "-k", "Nodes"),
     ),

@@ -18,6 +18,7 @@ ALLOWED = {
     "values": set(),
     "dotted_path": set(),
     "unchanged": set(),
+    "nn": set(),
     "functional": {"values", "dotted_path"},
     "stream": {"values"},
     "tasks": {"values", "functional", "stream"},

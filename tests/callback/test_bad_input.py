@@ -67,7 +67,7 @@ FRACTIONS = Y + 0.5
             ValueError,
             r"one label per feature, but got 96 features and labels of shape",
         ),
-        (Soft, {}, loader(X, SOFT), ValueError, r"one-hot or soft labels \(mixup\?\)"),
+        (Soft, {}, loader(X, SOFT), ValueError, r"Are these soft labels \(mixup\?\)\?"),
     ],
 )
 @pytest.mark.parametrize("sanity", [0, 2])

@@ -7,7 +7,8 @@ from lightning_nc.values import History
 
 def test_the_dashboard_has_the_headlines_first_and_then_all_in_their_order():
     charts = layout(MEASURES, prefix="a.b/")
-    groups = [*(f"NC{i}" for i in range(5)), "LAYER", "LINEAR", "LM", "IMBALANCE", "MSE"]
+    groups = [*(f"NC{i}" for i in range(5)), "TAGS", *(f"NRC{i}" for i in range(4))]
+    groups += ["LAYER", "LINEAR", "LM", "IMBALANCE", "MSE"]
     assert list(charts) == ["Neural collapse"] + [f"Neural collapse: all of {name}" for name in groups]
     assert [title[:3] for title in charts["Neural collapse"]] == ["NC1", "NC2", "NC3", "NC4", "acc"]
     assert sum(len(inner) for title, inner in charts.items() if "all" in title) == len(MEASURES)

@@ -282,7 +282,8 @@ def evidence_of(given: Problem, **tallies: int) -> ClassEvidence:
     stage = ClassEvidence(
         statistics_of(given), given.classifier, sample_of(given), tallies_of(given, **tallies)
     )
-    counted = {name: count.function(stage, stage) for name, count in COUNTS.items()}
+    ours = {name: c for name, c in COUNTS.items() if set(c.serves) <= set(ClassEvidence.parts)}
+    counted = {name: count.function(stage, stage) for name, count in ours.items()}
     return replace(stage, counts=counted | {"decisions": decisions_of(given).as_vector()})
 
 
