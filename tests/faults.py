@@ -141,7 +141,8 @@ FAULTS = (
     Fault(
         "rows that a mask leaves out count",
         "watch/mask.py",
-        "        return torch.where(mask.bool()[..., None] if dims else mask.bool(), labels, ignored)\n",
+        "        return torch.where(mask.bool()[..., None] if dims else mask.bool(), labels, "
+        "ignored)\n",
         "        return labels.clone()\n",
         ("tests/test_models_doc.py", "-k", "Nodes"),
     ),

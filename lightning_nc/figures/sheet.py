@@ -25,6 +25,7 @@ from lightning_nc.figures.style import (
 from lightning_nc.functional import MEASURES
 from lightning_nc.values.history import History, Logged
 from lightning_nc.values.key import keys_in
+from lightning_nc.values.tags import MOST_TAGS
 
 _COLUMNS = 3
 _MANY = 24  # panels: for more of them the sheet has one column more, and smaller titles
@@ -34,7 +35,11 @@ _LEAST_ROW = 0.88  # inches
 _GAP = 0.38  # inches between two rows, for the numbers of the one and the title of the other
 _WIDEST_TITLE = 205  # points by letters: in the last of four columns a title has no more room
 _LINE = 0.11  # inches from one last value to the next
-_COUNTED = ("nc0/num_samples", "nc0/classes_seen")  # what a stage rests on: no curves
+# what a stage rests on: no curves
+_COUNTED = (
+    "nc0/num_samples", "nc0/classes_seen", "nrc0/num_samples", "tags/pairs_seen",
+    *(f"tags/rows_{m}" for m in range(2, MOST_TAGS + 1)),
+)  # fmt: skip
 
 _Rows = Sequence[Logged]
 

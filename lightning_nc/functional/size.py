@@ -3,12 +3,18 @@
 from jaxtyping import Int
 from torch import Tensor
 
+from lightning_nc.values.joint import JointMoments
 from lightning_nc.values.statistics import ClassStatistics
 
 
 def num_samples(statistics: ClassStatistics) -> Int[Tensor, ""]:
     """How many samples the figures of the stage rest on."""
     return statistics.num_samples
+
+
+def num_rows(joint: JointMoments) -> Int[Tensor, ""]:
+    """How many rows the figures of a regression rest on."""
+    return joint.count
 
 
 def classes_seen(all_counts: Int[Tensor, " C"]) -> Int[Tensor, ""]:

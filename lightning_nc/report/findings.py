@@ -1,4 +1,4 @@
-"""What a stage with unequal classes has come to, in words: nearest geometries, the worst classes."""
+"""What a stage has come to in words: nearest geometries, the worst classes, the worst pairs of tags."""
 
 from collections.abc import Sequence
 
@@ -7,9 +7,12 @@ from torch.linalg import LinAlgError
 
 from lightning_nc.functional.imbalance.nearest import NONE, Ranking
 from lightning_nc.functional.imbalance.race import race_as_they_are, race_centered
+from lightning_nc.functional.tags import pair_angles, seen_pairs
 from lightning_nc.values.errors import UndefinedMeasure
 from lightning_nc.values.evidence import ClassEvidence
 from lightning_nc.values.recalls import Recalls
+from lightning_nc.values.tag_evidence import TagEvidence
+from lightning_nc.values.tags import TagStatistics
 
 _WORST = 5
 
@@ -23,8 +26,9 @@ def findings(stage: str, evidence: ClassEvidence, class_names: Sequence[str] | N
         class_names: Names of all classes, or None for their numbers.
 
     Returns:
-        The verdict on each center of the class means, and the classes that the nearest class center
-        recognizes least; empty where nothing was measured of unequal classes.
+        Of unequal classes the verdict on each center of the class means, and the classes that the
+        nearest class center recognizes least; of several tags the pairs farthest from the sum of their
+        tags. Empty where neither was measured.
 
     Example:
         >>> import torch
@@ -34,6 +38,9 @@ def findings(stage: str, evidence: ClassEvidence, class_names: Sequence[str] | N
         >>> print(findings("val", ClassEvidence(stats, counts=counted), ["ox", "ape", "bee"]))
         **val**: Least recognized by the nearest class center: ape 0.75 (1 row in training).
     """
+    if isinstance(evidence, TagEvidence):
+        sentences = _farthest(evidence.tags, class_names)
+        return f"**{stage}**: {' '.join(sentences)}" if sentences else ""
     if evidence.recalls is None:
         return ""
     sentences = [*_verdicts(evidence), *_worst(evidence.recalls, class_names)]
@@ -74,6 +81,28 @@ def _worst(recalls: Recalls, class_names: Sequence[str] | None) -> list[str]:
         for value, c in worst
     ]
     return [f"Least recognized by the nearest class center: {', '.join(named)}."]
+
+
+def _farthest(tags: TagStatistics, names: Sequence[str] | None) -> list[str]:
+    """The pairs of tags with the largest angles."""
+    try:
+        found = seen_pairs(tags)
+    except UndefinedMeasure:
+        return []
+    angles = pair_angles(found.single_means, found.pair_means, found.pairs).nan_to_num(0.0)
+    worst = angles.argsort(descending=True)[:_WORST].tolist()
+    pairs, rows = found.tags.tolist(), found.rows.tolist()
+    named = [
+        f"{' + '.join(_name(tag, names) for tag in pairs[i])} {float(angles[i]):.3g}° "
+        f"({rows[i]:,.0f} row{'' if rows[i] == 1 else 's'})"
+        for i in worst
+        if angles[i] > 0
+    ]
+    return [f"Farthest from the sum of its tags' means: {', '.join(named)}."] if named else []
+
+
+def _name(tag: int, names: Sequence[str] | None) -> str:
+    return str(tag) if names is None else names[tag]
 
 
 def _rows(counts: Tensor | None, label: int) -> str:

@@ -26,6 +26,7 @@ class ClassMoments:
         num_features: d.
         covariance: "auto", "pooled", "per_class" or "none" (traces only).
         device: Where they are.
+        in_float64: Whether rows come in float64, as where their products are to keep 1e-10.
 
     Raises:
         ValueError: If scatters that were asked for by name do not fit into memory.
@@ -42,6 +43,7 @@ class ClassMoments:
         num_features: int,
         covariance: str,
         device: torch.device,
+        in_float64: bool = False,
     ) -> None:
         dtype = accumulator_dtype(device)
         d, per_class = num_features, covariance == "per_class"
@@ -59,7 +61,8 @@ class ClassMoments:
             scatter=None if covariance == "none" else zeros(d, d),
             class_scatter=zeros(num_classes, d, d) if per_class else None,
         )
-        self._products = None if covariance == "none" else Products(d, device)
+        wants_products = covariance != "none" and not in_float64
+        self._products = Products(d, device) if wants_products else None
         self._unfolded_rows = 0
         self._is_mirrored = True
 

@@ -57,8 +57,9 @@ class JointAccumulator(RowAccumulator):
         if covariance == "pooled":
             _require_room(num_targets, num_features, self.device)
         with torch.inference_mode(False):
-            self.joint = ClassMoments(1, num_features + num_targets, covariance, self.device)
-            self.unit = ClassMoments(1, num_features, covariance, self.device)
+            both = num_features + num_targets
+            self.joint = ClassMoments(1, both, covariance, self.device, in_float64=True)
+            self.unit = ClassMoments(1, num_features, covariance, self.device, in_float64=True)
 
     @property
     def sizes(self) -> tuple[int, int]:

@@ -41,5 +41,5 @@ def make_task(name: str, settings: Settings, given: Mapping[str, Any] | None = N
     if name not in TASKS:
         raise ValueError(f"Expected task to be one of {tuple(TASKS)}, but got {name!r}.")
     task = TASKS[name](settings)
-    refuse_unused(task, name, vars(settings) if given is None else given)
+    refuse_unused(task, name, given or {})
     return task

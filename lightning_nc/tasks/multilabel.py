@@ -39,7 +39,7 @@ class Multilabel(Task):
     evidence: ClassVar = TagEvidence
     label_dims: ClassVar[int] = 1
     names_classes: ClassVar[bool] = False
-    unused: ClassVar[tuple[str, ...]] = ("predicted", "target_shift", "class_counts")
+    unused: ClassVar[tuple[str, ...]] = ("predicted", "target_shift", "class_counts", "shots")
 
     def read(self, found: Any) -> Shaped[Tensor, "... K"] | None:
         """Multi-hot labels as they are, or lists of the tags of each row.

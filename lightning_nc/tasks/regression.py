@@ -45,7 +45,7 @@ class Regression(Task):
     names_classes: ClassVar[bool] = False
     unused: ClassVar[tuple[str, ...]] = (
         "num_classes", "class_names", "predicted", "target_shift", "class_counts", "min_count",
-        "threshold",
+        "threshold", "ignore_index", "shots",
     )  # fmt: skip
 
     @property

@@ -8,7 +8,9 @@ from typing import Any
 from lightning_nc.tasks.task import Task
 from lightning_nc.values.penalties import Penalties
 
-_UNSET: dict[str, Any] = {"target_shift": 0, "min_count": 1}  # None elsewhere
+_UNSET: dict[str, Any] = {  # None elsewhere
+    "target_shift": 0, "min_count": 1, "ignore_index": -100, "shots": (20, 100),
+}  # fmt: skip
 
 
 def stated_penalties(
@@ -120,8 +122,13 @@ def refuse_unused(task: Task, name: str, given: Mapping[str, Any]) -> None:
         ValueError: If one of them is not at its default.
     """
     for argument in task.unused:
-        if argument in given and given[argument] != _UNSET.get(argument):
+        unset = _UNSET.get(argument)
+        if argument in given and given[argument] not in (unset, _as_list(unset)):
             raise ValueError(
                 f"Expected {argument} to be left out with task={name!r}, where it has no meaning, but "
                 f"got {given[argument]!r}. Leave it out, or name the task that it belongs to."
             )
+
+
+def _as_list(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

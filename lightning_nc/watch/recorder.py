@@ -207,7 +207,11 @@ class Recorder:
             task = self._tasks[name]
             if name != HEAD:
                 task = task.of_module(task.settings.covariance, rows)
-            self._accumulators[name] = task.accumulator(task.sizes(h.shape[-1], num_rows), h.device)
+            try:
+                sizes = task.sizes(h.shape[-1], num_rows)
+                self._accumulators[name] = task.accumulator(sizes, h.device)
+            except ValueError as error:
+                raise _of_layer(name, error) from error
 
     def _checked(self, parts: Mapping[str, Tensor], target: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         """Rows and labels by module; one that was found and does not fit is left out from here on."""
@@ -217,7 +221,7 @@ class Recorder:
                 checked[name] = self._accumulators[name].check(h, target)
             except ValueError as error:
                 if name not in self._found:
-                    raise ValueError(f"Layer {name!r}: {error}" if name else str(error)) from error
+                    raise _of_layer(name, error) from error
                 self._left_out[name] = OTHER_ROWS
                 self._batches.pop(name, None)
         return checked
@@ -244,6 +248,10 @@ class Recorder:
             self._subsets[place] = np.random.default_rng([seed, place] if place else seed)
         chosen = self._subsets[place].permutation(num_rows)[: self._max_rows]
         return to_device(np.sort(chosen), device)
+
+
+def _of_layer(name: str, error: ValueError) -> ValueError:
+    return ValueError(f"Layer {name!r}: {error}" if name else str(error))
 
 
 def _silent_layers(names: Iterable[str]) -> str:

@@ -145,6 +145,7 @@ def test_dashboard_card_and_pictures_are_the_tasks_own(kind, tmp_path):
     head = {"multilabel": "tags/angle_ratio", "regression": "nrc1/feature_collapse"}[kind.task]
     assert f"| {head} |" in text
     assert ("| nc1/" in text) == (kind is Tags)
+    assert ("Farthest from the sum of its tags' means: " in text) == (kind is Tags)
     [layout] = [events.Tensors(tag)[-1] for tag in tags["tensors"] if "custom_scalars" in tag]
     charts = layout.tensor_proto.string_val[0].decode(errors="ignore")
     assert ("NRC1 feature_collapse" in charts) == (kind is Targets)
@@ -268,6 +269,8 @@ REFUSED = [
     ({"kind": Tags, "task": "multiclass"}, "task='multilabel'"),
     ({"kind": Tags, "predicted": "builtins.len"}, "predicted to be left out with task='multilabel'"),
     ({"kind": Targets, "class_names": ["a", "b"]}, "class_names to be left out with task='regression'"),
+    ({"kind": Targets, "ignore_index": -1}, "ignore_index to be left out with task='regression'"),
+    ({"kind": Tags, "shots": [1, 2]}, "shots to be left out with task='multilabel'"),
     ({"kind": Targets, "min_count": 2}, "min_count to be left out with task='regression'"),
     ({"kind": Targets, "threshold": 0.5}, "threshold to be left out with task='regression'"),
     ({"kind": Tags, "threshold": 2.0}, "threshold to be a probability between 0 and 1, but got 2"),

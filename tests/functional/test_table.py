@@ -9,7 +9,6 @@ from support.problems import VCI, assert_measures, of_default, problem, statisti
 from lightning_nc.functional import MEASURES, ClassEvidence, Measure, evaluate, select
 from lightning_nc.functional.counts import counts_for
 
-
 OF_CLASSES = {key: m for key, m in MEASURES.items() if set(m.needs) <= set(ClassEvidence.parts)}
 
 

@@ -1,8 +1,10 @@
 """What a dashboard says: TensorBoard's charts, and the latest values in words."""
 
-from lightning_nc.functional import MEASURES
+from lightning_nc.functional import MEASURES, select
 from lightning_nc.report.dashboard import card, headlines, layout, stages_of
 from lightning_nc.values import History
+from lightning_nc.values.regression import RegressionEvidence
+from lightning_nc.values.tag_evidence import TagEvidence
 
 
 def test_the_dashboard_has_the_headlines_first_and_then_all_in_their_order():
@@ -10,12 +12,22 @@ def test_the_dashboard_has_the_headlines_first_and_then_all_in_their_order():
     groups = [*(f"NC{i}" for i in range(5)), "TAGS", *(f"NRC{i}" for i in range(4))]
     groups += ["LAYER", "LINEAR", "LM", "IMBALANCE", "MSE"]
     assert list(charts) == ["Neural collapse"] + [f"Neural collapse: all of {name}" for name in groups]
-    assert [title[:3] for title in charts["Neural collapse"]] == ["NC1", "NC2", "NC3", "NC4", "acc"]
+    heads = [title.split()[0] for title in charts["Neural collapse"]]
+    assert heads == ["NC1", "NC2", "NC3", "NC4", "TWA", "NRC1", "NRC2", "NRC3", "accuracy"]
     assert sum(len(inner) for title, inner in charts.items() if "all" in title) == len(MEASURES)
     assert charts["Neural collapse"]["NC4 ncc_mismatch"] == [
         "Multiline",
         [r".*a\.b/nc4/ncc_mismatch/.*"],
     ]
+
+
+def test_the_headlines_are_those_of_the_task():
+    of_tags, of_numbers = (
+        layout([measure.key for measure in select(["default"], evidence)])
+        for evidence in (TagEvidence, RegressionEvidence)
+    )
+    heads = [[title.split()[0] for title in each["Neural collapse"]] for each in (of_tags, of_numbers)]
+    assert heads == [["NC1", "NC2", "NC3", "TWA"], ["NRC1", "NRC2", "NRC3"]]
 
 
 def test_only_what_is_measured_has_a_chart():

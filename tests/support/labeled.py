@@ -91,6 +91,7 @@ class Targets(Labeled):
         distance, gamma = regression_oracles.least_gram_distance(weight, sigma)
         of = regression_oracles
         return {
+            "nrc0/num_samples": len(h),
             "nrc0/r2_linear": of.r2_linear(h, y),
             "nrc1/feature_collapse": of.feature_collapse(h, y),
             "nrc1/outside_variance": of.outside_variance(h, y),

@@ -153,7 +153,12 @@ def test_without_a_head_or_penalties_their_keys_are_left_out_quietly():
     h, y, _ = drawn()
     task, evidence = stage(h, y)
     outcomes = evaluate(REGRESSION, evidence)
-    of_features = {"nrc0/r2_linear", "nrc1/feature_collapse", "nrc1/outside_variance"}
+    of_features = {
+        "nrc0/num_samples",
+        "nrc0/r2_linear",
+        "nrc1/feature_collapse",
+        "nrc1/outside_variance",
+    }
     assert set(outcomes) == {*of_features, "nrc1/feature_collapse_centered"}
     assert task.notices(evidence, outcomes) == {}
 

@@ -1,12 +1,16 @@
 """What is logged of a regression: nrc0/* to nrc3/*."""
 
-from lightning_nc.functional import regression
+from lightning_nc.functional import regression, size
 from lightning_nc.functional.measure import Measure
 
 _ANDRIOPOULOS = "Andriopoulos et al. 2024"
 _DEEP = "Deep neural regression collapse 2026"
 
 REGRESSION = (
+    Measure(
+        "nrc0/num_samples", size.num_rows, ("joint",), "rows that the figures rest on", "", "",
+        min_classes=0, of_layers=False,
+    ),
     Measure(
         "nrc0/r2_linear", regression.r2_linear, ("joint",),
         "R^2 of the best linear map from these features to the targets", "1", _DEEP, min_classes=0,
