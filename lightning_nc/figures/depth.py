@@ -36,7 +36,10 @@ from lightning_nc.figures.style import (
 )
 from lightning_nc.values.history import History
 
-PANELS = (SHARE, "nc1/within_between_pinv", "nc4/ncc_mismatch", "nc1/cdnv")
+PANELS = (
+    SHARE, "nc1/within_between_pinv", "nc4/ncc_mismatch", "nc1/cdnv",
+    "nrc1/outside_variance", "nrc1/feature_collapse", "nrc0/r2_linear",
+)  # fmt: skip
 """The first three of them that are logged for a layer are drawn where no others are asked for."""
 
 _PANELS = 3

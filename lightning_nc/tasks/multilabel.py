@@ -171,8 +171,9 @@ class Multilabel(Task):
         num_tags, is_one = target.shape[1], target == 1
         wanted = target.new_ones(len(target), dtype=torch.bool)
         if self.ignored is not None:
-            wanted = (target != self.ignored).any(1)
-        is_binary = (is_one | (target == 0)).all(1)
+            wanted = (target == self.ignored).sum(1) < num_tags
+        # sums of truth values are several times faster than all() on a CPU
+        is_binary = is_one.sum(1) + (target == 0).sum(1) == num_tags
         tags = is_one & (wanted & is_binary)[:, None]
         multiplicity = tags.sum(1)
         first, last = _ends(tags)

@@ -12,6 +12,7 @@ import compute
 import drawing
 import frozen
 import growth
+import labels
 import memory
 import ranks
 import torch
@@ -21,7 +22,7 @@ from measure import environment, table
 
 BENCHMARKS = {
     "update": update, "compute": compute, "training": training, "frozen": frozen, "ranks": ranks,
-    "memory": memory, "growth": growth, "drawing": drawing,
+    "memory": memory, "growth": growth, "drawing": drawing, "labels": labels,
 }  # fmt: skip
 
 

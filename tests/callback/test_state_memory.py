@@ -1,6 +1,5 @@
 """The memory that a running callback holds, against the formula of docs/costs.md."""
 
-import gc
 import re
 from pathlib import Path
 
@@ -8,12 +7,12 @@ import lightning as L
 import pytest
 import torch
 from lightning.pytorch import Callback, seed_everything
+from support.memory import tensors_of
 from support.training import trainer
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_nc import NeuralCollapseCallback
-from lightning_nc.stream.memory import Scratch
 
 COSTS = (Path(__file__).parents[2] / "docs/costs.md").read_text()
 CLASSES, ROWS, BATCH = 10, 1536, 64
@@ -34,29 +33,6 @@ class Wide(L.LightningModule):
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=1e-2)
-
-
-def tensors_of(root, stop):
-    """All tensors that are reached from an object, each piece of memory once, those of others not.
-
-    Nor is working memory, which all share.
-    """
-    others = {id(each) for each in stop}
-    seen, found, queue = set(), {}, [root]
-    while queue:
-        each = queue.pop()
-        if id(each) in seen or id(each) in others or isinstance(each, type | nn.Module | Scratch):
-            continue
-        seen.add(id(each))
-        if isinstance(each, torch.Tensor):
-            storage = each.untyped_storage()
-            found[storage.data_ptr()] = storage.nbytes()
-            continue
-        inside = gc.get_referents(each)
-        if type(each).__name__ in ("function", "module", "frame", "builtin_function_or_method"):
-            inside = list(each.__closure__ or ()) if hasattr(each, "__closure__") else []
-        queue.extend(inside)
-    return sum(found.values())
 
 
 class Weigh(Callback):
