@@ -8,12 +8,16 @@ import pytest
 import yaml
 
 from lightning_nc.functional import MEASURES, select
+from lightning_nc.tasks import Multilabel
+from lightning_nc.values.regression import RegressionEvidence
+from lightning_nc.values.tag_evidence import TagEvidence
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
 README = PAGES[0].read_text()
 TRAINING = (DOCS / "training.md").read_text()
+LABELS = (DOCS / "labels.md").read_text()
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 
 # their blocks are no programs, or are run by tests of their own
@@ -74,6 +78,25 @@ def test_the_table_lists_the_logged_keys_with_their_values_at_collapse():
     for key, collapse in rows.items():
         if key != "nc4/ncc_accuracy":
             assert collapse == MEASURES[key].at_collapse, key
+
+
+def keys_of_labels(text):
+    """By key the value at collapse in the tables of docs/labels.md; "_m" stands for 2 to 8 tags."""
+    rows = {}
+    for line in text.splitlines():
+        if re.match(r"\| `\w+/", line):
+            named, *_, collapse = line.strip("|").split("|")
+            for key in re.findall(r"`([a-z\d]+/\w+)`", named):
+                each = [key[:-1] + str(m) for m in range(2, 9)] if key.endswith("_m") else [key]
+                rows |= dict.fromkeys(each, collapse.strip())
+    return rows
+
+
+@pytest.mark.parametrize("evidence", [TagEvidence, RegressionEvidence])
+def test_the_tables_of_other_tasks_list_their_keys_with_their_values_at_collapse(evidence):
+    rows = keys_of_labels(LABELS)
+    assert {measure.key for measure in select(["default"], evidence)} <= set(rows) <= set(MEASURES)
+    assert rows == {key: MEASURES[key].at_collapse for key in rows}
 
 
 def test_every_key_of_the_mapping_exists():
@@ -159,13 +182,14 @@ def test_the_readme_leads_to_every_page():
     assert {page.relative_to(ROOT).as_posix() for page in PAGES[1:]} <= linked
 
 
-def test_the_yaml_block_configures_the_callback():
+def configured(text):
+    """The callback of the only config of a page."""
     from jsonargparse import ArgumentParser
     from lightning.pytorch import Callback
 
     from lightning_nc import NeuralCollapseCallback
 
-    [block] = blocks("yaml")
+    [block] = blocks("yaml", text)
     parser = ArgumentParser()
     parser.add_argument("--callbacks", type=list[Callback])
     parsed = parser.parse_object({"callbacks": yaml.safe_load(block)["trainer"]["callbacks"]})
@@ -173,8 +197,19 @@ def test_the_yaml_block_configures_the_callback():
     instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes
     [callback] = instantiate(parsed).callbacks
     assert isinstance(callback, NeuralCollapseCallback)
+    return callback
+
+
+def test_the_yaml_block_configures_the_callback():
+    callback = configured(README)
     assert callback._plan.frozen_every == 10
     assert callback._plan.places.layers == {"backbone.*": "spatial_mean"}
+
+
+def test_the_yaml_block_of_labels_configures_its_task():
+    task = configured(LABELS)._plan.task
+    assert isinstance(task, Multilabel)
+    assert (task.settings.threshold, task.settings.penalties.features) == (0.5, 5e-6)
 
 
 def test_the_oldest_versions_are_those_of_the_package():
