@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _COLUMNS = {"key": str, "measure": str, "layer": str, "value": float}
 _FEATURES = "(features)"
 _FALLBACK_WIDTH = 100
+_OWN = {"tags": "tag_angles", "joint": "regression"}
+"""The picture of a task, by what its evidence alone has."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -86,12 +88,13 @@ class Measurement:
         return data_frame(self.to_rows(), _COLUMNS, "Measurement.to_rows(), the same rows as dicts")
 
     def plot(
-        self, picture: str = "cosines", layer: str = HEAD, ax: "Axes | None" = None
+        self, picture: str | None = None, layer: str = HEAD, ax: "Axes | None" = None
     ) -> "tuple[Figure, Axes | Sequence[Axes]]":
         """Draw the classifier's input, or a layer.
 
         Args:
-            picture: One of a stage in :data:`lightning_nc.figures.PICTURES`, such as "spectra".
+            picture: One of a stage in :data:`lightning_nc.figures.PICTURES`, such as "spectra". None:
+                the one of the task, "cosines" of classes.
             layer: A measured layer; "" for the classifier's input.
             ax: Draw into these axes, where the picture has a single one.
 
@@ -109,6 +112,8 @@ class Measurement:
                 f"input, but got {layer!r}. Name it in `layers` to measure it."
             )
         evidence = self.evidence[layer]
+        own = (name for part, name in _OWN.items() if evidence.part(part) is not None)
+        picture = picture or next(own, "cosines")
         known = figures.PICTURES.get(picture)
         if known is not None and not known.suits(evidence):
             raise ValueError(

@@ -38,6 +38,12 @@ def tag_notices(
     texts = notices(evidence, without_lost(evidence, outcomes))
     if "absent" in texts:
         texts["absent"] = _about_absent(evidence)
+    if "one_class" in texts:
+        texts["one_class"] = (
+            "All rows with a single tag have the same one, so that neither NC1 to NC3 nor sets of tags "
+            "have means to be compared: only nc0/, tags/rows, tags/subset_accuracy and tags/iou are "
+            "logged."
+        )
     if evidence.is_restricted:
         del texts["absent"]
         texts["min_count"] = about_small_classes(evidence, settings.min_count, outcomes)

@@ -54,7 +54,10 @@ class Rows:
     def wanted(self) -> str:
         """A clause on the rows."""
         if self.of_label is not None:
-            return f"has {self.of_label} rows, as many as a label has entries"
+            return (
+                f"has {self.of_label} rows, as many as a label has entries (of a head for means and "
+                "variances together, make the means a layer of their own)"
+            )
         if self.num_classes:
             return f"has num_classes = {self.num_classes} rows"
         return f"has more rows than the largest label, {self.least - 1}"

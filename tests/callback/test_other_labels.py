@@ -64,6 +64,8 @@ def test_measure_gives_the_numbers_of_the_frozen_pass(kind):
     found = measure(module, loader(kind.data()), task=kind.task, progress=False)
     assert found.values == pytest.approx(logged(callback, "train"), rel=1e-6, abs=1e-9)
     assert f"of {module.rows} {'tags' if kind is Tags else 'targets'}, 6 features" in repr(found)
+    figure, _ = found.plot()
+    assert ("angle ratio" if kind is Tags else "NRC1") in figure.get_suptitle()
 
 
 def fingerprint(kind, *callbacks):
