@@ -15,13 +15,11 @@ from typing import NamedTuple
 
 import lightning as L
 import torch
-from claims import Claim, print_claims, trainer
+from claims import Claim, Data, Rows, print_claims, print_reduced, print_remarks, trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from sklearn.datasets import load_linnerud
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_nc import History, NeuralCollapseCallback
 from lightning_nc.functional.regression import regression_limit
@@ -30,19 +28,6 @@ LAYERS = ("body.1", "body.3")  # what the two hidden layers give
 BATCH, LOOKS = 128, 25
 ANDRIOPOULOS, BY_LAYER = "Andriopoulos et al. 2024", "Deep Neural Regression Collapse, 2026"
 BLUE, GREEN, ORANGE, GRAY = "#0072B2", "#009E73", "#E69F00", "0.6"
-
-
-class Rows(TensorDataset):
-    """Rows that are fetched a batch at once, which saves a quarter of the time."""
-
-    def __getitems__(self, indices: list[int]) -> list[torch.Tensor]:
-        return [each[indices] for each in self.tensors]
-
-    def loader(self, batch: int, shuffle: bool = False) -> DataLoader:
-        return DataLoader(self, batch, shuffle, collate_fn=list)
-
-
-Data = tuple[Rows, Rows]
 
 
 class Setting(NamedTuple):
@@ -78,6 +63,8 @@ def two_loads(seed: int) -> Data:
 
 def linnerud() -> Data:
     """20 people: three exercises as inputs, three measures of their bodies as targets."""
+    from sklearn.datasets import load_linnerud
+
     x, y = (torch.tensor(each, dtype=torch.float32) for each in load_linnerud(return_X_y=True))
     return split(x, y, 16)
 
@@ -227,8 +214,8 @@ def claims_of_last_layers(results: dict[str, Result]) -> list[Claim]:
             ANDRIOPOULOS, f"{gamma:.2e}, and {ridge**2:.2e}", abs(gamma / ridge**2 - 1) < 0.2,
         ),
         Claim(
-            "last layers: NRC1, below a thousandth of that without decay, although a network is below "
-            "the features", "what free features suggest",
+            "last layers: NRC1 is below a thousandth of that without decay, for features of a network, "
+            "too", "what free features suggest",
             f"{nrc1:.3f}, without {plain.last('nrc1/feature_collapse'):.2f}",
             nrc1 < plain.last("nrc1/feature_collapse") / 1000,
         ),
@@ -265,14 +252,30 @@ def claim_of_few_rows(results: dict[str, Result]) -> Claim:
 TABLE = {
     "NRC1": "nrc1/feature_collapse", "centered": "nrc1/feature_collapse_centered",
     "outside": "nrc1/outside_variance", "NRC2": "nrc2/row_space", "NRC3": "nrc3/gram_distance",
-    "gamma": "nrc3/gamma", "R2": "nrc0/r2_linear", "W W' off": "nrc3/limit_distance",
+    "gamma": "nrc3/gamma", "R2": "nrc0/r2_linear", "W W' gap": "nrc3/limit_distance",
 }  # fmt: skip
+LEGEND = """\
+Of the training rows in the end, in eval mode; n directions for n targets; W is the head:
+  NRC1      share of the features, each divided by its length, outside of their n largest directions
+  centered  the same of the features less their mean
+  outside   share of the variance of the features outside of these directions
+  NRC2      share of the features, divided by their lengths, outside of the directions that W reads
+  NRC3      squared distance of W W' from the shape that theory has for it, with its gamma fitted
+  R2        of the best linear map from the features to the targets
+  W W' gap  relative distance of W W' from the closed form of the penalties
+  error     mean square on new rows; that of the mean of the training rows is about 1
+In the run "last layers" only features and head are penalized, as in theory; linnerud has 16 rows."""
+REMARKS = {  # on whole runs
+    "last layers": "NRC1 is a mean of relative errors: in the last layers those of the rows with a "
+    "small |h|.",
+    "ReLU, weight decay": "ReLU features have a mean, and what of it is outside of the plane stays.",
+}
 
 
 def print_result(name: str, result: Result) -> None:
     values = [*(result.last(key) for key in TABLE.values()), result.error]
     cells = ("-" if math.isnan(value) else f"{value:.2g}" for value in values)
-    print(f"{name:<25}" + "".join(f"{cell:>10}" for cell in cells), flush=True)
+    print(f"{name:<25}" + "".join(f"{cell:>11}" for cell in cells), flush=True)
 
 
 def draw(results: dict[str, Result], path: str) -> None:
@@ -332,7 +335,8 @@ def _draw_limit(axis: Axes, results: dict[str, Result]) -> None:
         value = float(limit[at])
         label = "closed form" if i == 0 else None
         axis.plot([i - 0.3, i + 0.3], [value, value], "-", color="0.2", lw=1.4, label=label)
-        axis.plot(i, float(results["last layers"].gram[at]), "o", color=GREEN, ms=8, mfc="none")
+        value, label = float(results["last layers"].gram[at]), "trained" if i == 0 else None
+        axis.plot(i, value, "o", color=GREEN, ms=8, mfc="none", ls="none", label=label)
     axis.set_xticks(range(3), [*places])
     axis.set(title="W W' of the last layers", ylabel="entry", ylim=(0, 1))
     axis.legend(frameon=False, fontsize=8, loc="lower left")
@@ -350,8 +354,8 @@ def main() -> None:
     settings = SETTINGS
     if options.quick:
         settings = {name: SETTINGS[name]._replace(steps=steps) for name, steps in QUICK.items()}
-    print("The training rows in the end, in eval mode; the error is that on new rows:\n")
-    print(f"{'':<25}" + "".join(f"{title:>10}" for title in [*TABLE, "error"]), flush=True)
+    print(LEGEND + "\n")
+    print(f"{'':<25}" + "".join(f"{title:>11}" for title in [*TABLE, "error"]), flush=True)
     results = {}
     for name, setting in settings.items():
         results[name] = train(name, setting, two_loads(options.seed), options)
@@ -359,11 +363,11 @@ def main() -> None:
     for name, setting in ({} if options.quick else SMALL).items():
         results[name] = train(name, setting, linnerud(), options)
         print_result(name, results[name])
+    if options.quick:
+        steps = ", ".join(f"{name} {steps:,}" for name, steps in QUICK.items())
+        print_reduced(f"of {Setting().steps:,} steps {steps}; neither ReLU features nor linnerud")
     print_claims(claims(results))
-    print(
-        "\nNRC1 is a mean of relative errors: in the last layers it is that of the rows with a small "
-        "|h|.\nAfter ReLU the features have a mean, and what of it is outside of the plane stays."
-    )
+    print_remarks(() if options.quick else REMARKS.values())
     draw(results, options.out)
     print(f"\nWrote {options.out}; tensorboard --logdir {options.dir}")
 

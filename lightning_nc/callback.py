@@ -70,9 +70,9 @@ class NeuralCollapseCallback(Callback):
             back; what else it changes stays: lists that a validation_step fills, generators.
         frozen_num_workers: At least so many worker processes load the data of the frozen pass. 0: this
             process does, for data sets that do not survive a fork (thread pools, locks, connections).
-        penalty: Lambda of the classifier's weight and bias in the objective (docs/imbalance.md), for
-            mse/*; a mapping gives "weight" and "bias" their own. None: not known, and never inferred.
-        feature_penalty: Likewise, of the features; for functions of your own, which get `penalties`.
+        penalty: Lambda of W and b in the objective (docs/imbalance.md), for mse/*; a mapping gives
+            "weight" and "bias" their own. None: not known, and never inferred. Own functions get both.
+        feature_penalty: That of the features, for tags/scale_2_predicted; both: nrc3/limit_distance.
         class_counts: Rows of each class in training, for imbalance/*. None: of the measured epoch.
         shots: Classes with fewer rows in training are few-shot, with more than the second many-shot.
         threshold: Of the sigmoid of a tag's score. None: as many tags as a row has, by their scores.

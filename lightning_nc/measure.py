@@ -86,7 +86,8 @@ def measure(
         seed: Of the sample of rows; the global random state is never touched.
         penalty: Lambda of the classifier's weight and bias in the objective (docs/imbalance.md), for
             mse/*; a mapping gives "weight" and "bias" their own. None: not known.
-        feature_penalty: Likewise, of the features; for functions of your own, which get `penalties`.
+        feature_penalty: Likewise, of the features; for tags/scale_2_predicted, nrc3/limit_distance and
+            functions of your own, which get `penalties`.
         class_counts: Rows of each class in the training data, for imbalance/*. None: those of the
             loader.
         shots: Where few-shot classes end, and many-shot classes begin.
@@ -112,7 +113,7 @@ def measure(
     whole, own = by_module(covariance)
     settings = Settings(
         num_classes, whole, ignore_index, _as_names(measures), seed=seed, min_count=min_count,
-        measures_layers=bool(layers), own_covariances=own,
+        measures_layers=bool(layers), own_covariances=own, keeps_all_rows=forwards != "all",
         penalties=stated_penalties(penalty, feature_penalty), class_counts=checked_counts(class_counts),
         shots=checked_shots(shots), threshold=checked_threshold(threshold),
     )  # fmt: skip
@@ -260,8 +261,8 @@ def _asides(batch: Any, places: Places, task: Task) -> list[Any]:
     """What a batch has beside the inputs: labels and mask."""
     where = of_stage(places.mask, _STAGE.name, "mask")
     mask = None if where is None else find_mask(batch, where)
-    as_it_is = lambda found: None if task.read(found) is None else found  # noqa: E731
-    labels = find_target(batch, of_stage(places.target, _STAGE.name, "target"), mask, as_it_is)
+    where = of_stage(places.target, _STAGE.name, "target")
+    labels = find_target(batch, where, mask, task.read, task.names_classes)
     return [each for each in (labels, mask) if each is not None]
 
 

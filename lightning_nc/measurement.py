@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 _COLUMNS = {"key": str, "measure": str, "layer": str, "value": float}
 _FEATURES = "(features)"
 _FALLBACK_WIDTH = 100
-_OWN = {"tags": "tag_angles", "joint": "regression"}
-"""The picture of a task, by what its evidence alone has."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -112,8 +110,7 @@ class Measurement:
                 f"input, but got {layer!r}. Name it in `layers` to measure it."
             )
         evidence = self.evidence[layer]
-        own = (name for part, name in _OWN.items() if evidence.part(part) is not None)
-        picture = picture or next(own, "cosines")
+        picture = picture or figures.first_picture(evidence)
         known = figures.PICTURES.get(picture)
         if known is not None and not known.suits(evidence):
             raise ValueError(

@@ -13,7 +13,7 @@ for name in {NAMES}:
     runpy.run_path({str(EXAMPLES)!r} + f"/{{name}}.py", run_name="__main__")
     print("end of an example")
 """
-WIDTHS = {"multilabel_digits": (17, 12), "regression": (25, 10)}
+WIDTHS = {"multilabel_digits": (17, 16), "regression": (25, 11)}
 
 
 @pytest.fixture(scope="module")
@@ -26,12 +26,10 @@ def short(tmp_path_factory):
 
 
 def table(name, out):
-    """The numbers of each run, by the titles of the columns; the second "the end" is "the end 2"."""
+    """The numbers of each run, by the titles of the columns."""
     first, width = WIDTHS[name]
     header, *lines = out.split("\n\n")[1].splitlines()
-    titles, found = [], {}
-    for title in _cells(header[first:], width):
-        titles.append(f"{title} 2" if title in titles else title)
+    titles, found = _cells(header[first:], width), {}
     for line in lines:
         cells = [math.nan if c == "-" else float(c) for c in _cells(line[first:], width)]
         found[line[:first].strip()] = dict(zip(titles, cells, strict=True))
@@ -51,14 +49,14 @@ def tags_logged(folder, *path):
 def test_pick_all_label_brings_pairs_to_the_sum_of_their_tags_and_binary_cross_entropy_does_not(short):
     folder, printed = short
     rows = table("multilabel_digits", printed["multilabel_digits"])
-    picked, binary = rows["PAL, long"], rows["BCE, long"]
-    assert picked["the end"] < 0.1
-    assert picked["the end"] < binary["the end"] / 3
+    picked, binary = rows["PAL, strong"], rows["BCE, strong"]
+    assert picked["last ratio"] < 0.1
+    assert picked["last ratio"] < binary["last ratio"] / 3
     assert picked["C_2 / C_1"] == pytest.approx(picked["predicted"], rel=0.05)
     assert math.isnan(binary["predicted"])
-    assert min(picked["right, new"], binary["right, new"]) > 0.9
+    assert min(picked["new rows right"], binary["new rows right"]) > 0.9
     found = verdicts(printed["multilabel_digits"])
-    assert [text[:9] for text, shows in found.items() if not shows] == ["BCE, long"]
+    assert [text[:11] for text, shows in found.items() if not shows] == ["BCE, strong"]
     assert len(found) == 4
     require_picture(folder / "multilabel_digits.png")
 
@@ -72,8 +70,8 @@ def test_features_of_a_regression_collapse_with_weight_decay_and_the_last_layers
         assert decayed[key] < plain[key] / 1000
         assert plain[key] > 0.3
     assert decayed["error"] < plain["error"]
-    assert last["W W' off"] < 0.05
-    assert math.isnan(decayed["W W' off"])
+    assert last["W W' gap"] < 0.05
+    assert math.isnan(decayed["W W' gap"])
     found = verdicts(printed["regression"])
     assert len(found) == 8
     assert found["last layers: W W' is the closed form (to 5%)"]
@@ -81,9 +79,20 @@ def test_features_of_a_regression_collapse_with_weight_decay_and_the_last_layers
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_a_short_run_says_what_it_left_out_and_remarks_on_nothing_else(short, name):
+    _, printed = short
+    legend, _, reduced, rest = printed[name].split("\n\n", 3)
+    assert reduced.startswith("reduced run: ")
+    assert "too short for some verdicts" in reduced.replace("\n", " ")
+    assert not any(word in rest for word in ("ReLU", "yeast", "linnerud"))
+    assert "shows or not" not in legend
+
+
+@pytest.mark.slow
 def test_both_log_the_keys_of_their_task_to_tensorboard(short):
     folder, _ = short
-    logged = tags_logged(folder, "runs", "multilabel", "PAL long")
+    logged = tags_logged(folder, "runs", "multilabel", "PAL strong")
     assert {"tags/angle_ratio/train", "tags/subset_accuracy/val", "tags/scale_2/train"} <= {*logged}
     logged = tags_logged(folder, "runs", "regression", "last_layers")
     assert {"nrc1/outside_variance/train/body.1", "nrc3/limit_distance/train"} <= {*logged}
@@ -92,7 +101,7 @@ def test_both_log_the_keys_of_their_task_to_tensorboard(short):
 
 MUST_SHOW = {
     "multilabel_digits": (
-        "PAL: ", "PAL / tags: ", "PAL, 5 a pair: ", "PAL, long: ", "PAL, fixed head",
+        "PAL: ", "PAL / tags: ", "PAL, 5 a pair: ", "PAL, strong: ", "PAL, fixed head",
     ),
     "regression": (
         "weight decay: NRC1", "weight decay: NRC2", "weight decay: NRC3", "weight decay: a smaller",
@@ -101,7 +110,7 @@ MUST_SHOW = {
 }  # fmt: skip
 """How the claims begin that a whole run has to show; of others, it says whether they do."""
 MUST_NOT_SHOW = {
-    "multilabel_digits": ("BCE: ", "PAL, ReLU: a pair", "BCE, ReLU: ", "BCE, long: "),
+    "multilabel_digits": ("BCE: ", "PAL, ReLU: a pair", "BCE, ReLU: ", "BCE, strong: "),
     "regression": ("ReLU features: NRC1", "linnerud"),
 }
 

@@ -21,4 +21,5 @@ from lightning_nc.figures.table import PICTURES as PICTURES
 from lightning_nc.figures.table import Look as Look
 from lightning_nc.figures.table import Picture as Picture
 from lightning_nc.figures.table import draw as draw
+from lightning_nc.figures.table import first_picture as first_picture
 from lightning_nc.figures.tags import tag_angles as tag_angles

@@ -74,6 +74,7 @@ class Picture:
         animated: Whether its frames become an animation over the run.
         takes_axes: Whether it can be drawn into given axes.
         min_classes: With fewer classes seen, it is left out.
+        main_of: The kind of evidence that it is the first picture of, where nobody names another.
         shows: Whether what it is drawn from has something for it to show. A run leaves it out if not;
             who asks for a picture of a stage by name gets it all the same.
     """
@@ -85,12 +86,26 @@ class Picture:
     animated: bool = False
     takes_axes: bool = False
     min_classes: int = 2
+    main_of: type[Evidence] | None = None
     shows: Callable[[Any, Look], bool] = _always
 
     def suits(self, evidence: Evidence) -> bool:
         """Whether the evidence has all that it needs."""
         enough = evidence.num_classes is None or evidence.num_classes >= self.min_classes
         return enough and all(evidence.part(name) is not None for name in self.needs)
+
+
+def first_picture(evidence: Evidence) -> str:
+    """The picture that is drawn where nobody names one.
+
+    Args:
+        evidence: What a stage has left.
+
+    Returns:
+        The name of the one of its kind; "cosines" of classes.
+    """
+    own = (p.name for p in PICTURES.values() if p.main_of is type(evidence))
+    return next(own, "cosines")
 
 
 @showable
@@ -227,8 +242,8 @@ _TABLE = (
     Picture("spectra", _spectra, needs=("statistics",), takes_axes=True),
     Picture("classes", _classes, needs=("statistics",)),
     Picture("lengths", _lengths, needs=("linear_head",), min_classes=3, shows=_has_lengths),
-    Picture("tag_angles", _tag_angles, needs=("tags",), shows=_has_tags),
-    Picture("regression", _regression, needs=("joint",)),
+    Picture("tag_angles", _tag_angles, needs=("tags",), main_of=TagEvidence, shows=_has_tags),
+    Picture("regression", _regression, needs=("joint",), main_of=RegressionEvidence),
     Picture("summary", _summary, when="run"),
     Picture("race", _race, when="stages", shows=_logs(RACES)),
     Picture("loss_split", _loss_split, when="stages", shows=_logs(LOSSES)),

@@ -33,6 +33,9 @@ class Encoded(NamedTuple):
 class Labels(Protocol):
     """A task, as far as an accumulator needs it."""
 
+    label_dims: ClassVar[int]
+    """How many dimensions a label has: 0 for a number, 1 for a vector."""
+
     def require(self, target: Shaped[Tensor, " B"]) -> None:
         """Raise a ValueError if these cannot be labels; may wait for the device."""
 

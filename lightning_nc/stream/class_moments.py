@@ -67,11 +67,6 @@ class ClassMoments:
         self._is_mirrored = True
 
     @property
-    def is_inference(self) -> bool:
-        """Whether they were copied in inference mode, so that they can only be changed there."""
-        return self.running.means.is_inference()
-
-    @property
     def is_settled(self) -> bool:
         """Whether all of them are whole."""
         return self._unfolded_rows == 0 and self._is_mirrored

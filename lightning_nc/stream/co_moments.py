@@ -1,7 +1,7 @@
 """Co-moments of tags and features, by the number of tags, where pairs have no mean of their own."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -10,6 +10,16 @@ from torch import Tensor
 from lightning_nc.stream.some_rows import some_rows
 from lightning_nc.values.precision import accumulator_dtype
 from lightning_nc.values.tags import TagMoments
+
+
+class _Sums(NamedTuple):
+    counts: Float[Tensor, " M"]
+    tags: Float[Tensor, "M K"]
+    joint: Float[Tensor, "M K K"]
+    cross: Float[Tensor, "M K d"]
+    totals: Float[Tensor, "M d"]
+    squares: Float[Tensor, " M"]
+    center: Float[Tensor, " d"]
 
 
 class CoMoments:
@@ -33,10 +43,6 @@ class CoMoments:
         {3: 1}
     """
 
-    names: ClassVar[tuple[str, ...]] = (
-        "co_counts", "co_tags", "co_joint", "co_cross", "co_totals", "co_squares", "co_center",
-    )  # fmt: skip
-
     def __init__(
         self, num_tags: int, num_features: int, multiplicities: range, device: torch.device | str
     ) -> None:
@@ -44,7 +50,7 @@ class CoMoments:
         k, d, m = num_tags, num_features, len(multiplicities)
         shapes = ((m,), (m, k), (m, k, k), (m, k, d), (m, d), (m,), (d,))
         dtype = accumulator_dtype(device)
-        self._states = [torch.zeros(shape, dtype=dtype, device=device) for shape in shapes]
+        self._sums = _Sums(*(torch.zeros(shape, dtype=dtype, device=device) for shape in shapes))
 
     @staticmethod
     def num_bytes(num_tags: int, num_features: int, multiplicities: range) -> int:
@@ -74,7 +80,7 @@ class CoMoments:
         """
         if not self._multiplicities:
             return
-        counts, a, joint, cross, totals, squares, center = self._states
+        counts, a, joint, cross, totals, squares, center = self._sums
         first, last = self._multiplicities[0], self._multiplicities[-1]
         ours = valid & (multiplicity >= first) & (multiplicity <= last)
         ours, (h, t, m) = some_rows(ours, features, tags, multiplicity)
@@ -98,16 +104,16 @@ class CoMoments:
 
     def reset(self) -> None:
         """Zero, in the same memory."""
-        for state in self._states:
+        for state in self._sums:
             state.zero_()
 
     def change(self, change: Callable[[Tensor], Tensor]) -> None:
         """Put another tensor in the place of each."""
-        self._states = [change(state) for state in self._states]
+        self._sums = _Sums(*map(change, self._sums))
 
     def kept(self) -> dict[str, Tensor]:
         """All of them by name, as they are."""
-        return dict(zip(self.names, self._states, strict=True))
+        return {f"co_{name}": state for name, state in self._sums._asdict().items()}
 
     def copy_from(self, states: Mapping[str, Tensor]) -> None:
         """Take on other values, by name."""
@@ -116,12 +122,12 @@ class CoMoments:
 
     def sums(self) -> list[Tensor]:
         """What adds up over ranks as it is: counts, tags, pairs of tags, and sums of features."""
-        counts, a, joint, _, totals, _, center = self._states
+        counts, a, joint, _, totals, _, center = self._sums
         return [counts.clone(), a.clone(), joint.clone(), totals + counts[:, None] * center]
 
     def rest(self) -> list[Tensor]:
         """What holds around this rank's center only."""
-        return [self._states[3], self._states[5]]
+        return [self._sums.cross, self._sums.squares]
 
     def around(self, sums: Sequence[Tensor]) -> list[Tensor]:
         """That, around the mean of all ranks' rows.
@@ -132,7 +138,7 @@ class CoMoments:
         Returns:
             What adds up to that of all rows.
         """
-        counts, a, _, cross, totals, squares, center = self._states
+        counts, a, _, cross, totals, squares, center = self._sums
         step = center - _mean(sums)
         moved = squares + 2 * totals @ step + counts * step.square().sum()
         return [cross + a[:, :, None] * step, moved]

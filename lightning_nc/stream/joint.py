@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from lightning_nc.stream.accumulator import Labels, own_mode
-from lightning_nc.stream.backlog import UNKNOWN, Backlog, Rows
+from lightning_nc.stream.backlog import UNKNOWN, Rows
 from lightning_nc.stream.class_moments import ClassMoments, require_same_shapes
 from lightning_nc.stream.memory import entries_at_once, free_bytes
 from lightning_nc.stream.row_accumulator import RowAccumulator, finite_rows
@@ -39,7 +39,6 @@ class JointAccumulator(RowAccumulator):
     """
 
     size_names: ClassVar[tuple[str, ...]] = ("targets", "features")
-    label_dims: ClassVar[int] = 1
 
     def __init__(
         self,
@@ -183,16 +182,6 @@ class JointAccumulator(RowAccumulator):
         self.settle()
         joint = _joint_moments(self.joint.peek(), self.unit.peek())
         return RegressionEvidence(joint, None, self.sample.peek(), RegressionTallies(*self.tallies))
-
-    def move(self, device: torch.device) -> None:
-        """Go to another device, in float32 where it has no float64."""
-        self.settle()
-        for _, moments in self._named():
-            moments.move(device)
-        self.tallies = self.tallies.to(device)
-        self.sample.move(device)
-        self.device = device
-        self._backlog = Backlog(self._width, device)
 
     def _named(self) -> tuple[tuple[str, ClassMoments], tuple[str, ClassMoments]]:
         return ("joint_", self.joint), ("unit_", self.unit)

@@ -2,7 +2,6 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Shaped
@@ -24,9 +23,6 @@ class RowAccumulator(Accumulator):
         seed: Of the sample.
         device: Where everything is.
     """
-
-    label_dims: ClassVar[int] = 0
-    """How many dimensions a label has: 0 for a number, 1 for a vector."""
 
     def __init__(
         self,
@@ -94,7 +90,7 @@ class RowAccumulator(Accumulator):
                 f"{features.device}. Move the metric with .to(features.device)."
             )
         h = features.reshape(-1, width)
-        shape = target.shape[: target.ndim - self.label_dims]
+        shape = target.shape[: target.ndim - self._labels.label_dims]
         if shape.numel() != h.shape[0]:
             raise wrong_number(h, target, shape)
         y = target.detach().reshape(len(h), *target.shape[len(shape) :]).to(h.device)

@@ -74,7 +74,6 @@ class TagAccumulator(RowAccumulator):
     """
 
     size_names: ClassVar[tuple[str, ...]] = ("tags", "features")
-    label_dims: ClassVar[int] = 1
 
     def __init__(
         self,
@@ -175,7 +174,7 @@ class TagAccumulator(RowAccumulator):
         Returns:
             What adds up to that of all rows.
         """
-        singles, pairs, several = sums[:2], sums[2:4], sums[4:8]
+        singles, pairs, several, _ = _by_kind(sums)
         parts = (self.co_moments.around(several), self.of_pairs.around(pairs))
         return [*(t for part in parts for t in part), *self.moments.around(singles)]
 
@@ -192,10 +191,10 @@ class TagAccumulator(RowAccumulator):
         Returns:
             The evidence; its sample is this rank's own, of rows with a single tag.
         """
-        decisions, tallies = sums[8:]
-        singles = self.moments.merged(sums[:2], rest[3:])
-        pairs = self.of_pairs.merged(sums[2:4], rest[2:3])
-        several = self.co_moments.merged(sums[4:8], rest[:2])
+        of_singles, of_pairs, of_several, (decisions, tallies) = _by_kind(sums)
+        singles = self.moments.merged(of_singles, rest[3:])
+        pairs = self.of_pairs.merged(of_pairs, rest[2:3])
+        several = self.co_moments.merged(of_several, rest[:2])
         if bool(pairs.seen.any()):
             several[2] = TagMoments.of_pairs(pairs, singles.means.mean(0))
         means = pairs if pairs.num_classes else None
@@ -265,6 +264,11 @@ class TagAccumulator(RowAccumulator):
         self.decisions += torch.stack([each.to(self.decisions.dtype) for each in counted]).sum(1)
 
 
+def _by_kind(sums: list[Tensor]) -> tuple[list[Tensor], ...]:
+    """Sums over single tags, over pairs, over more tags, and counts."""
+    return sums[:2], sums[2:4], sums[4:8], sums[8:]
+
+
 def num_slots(num_tags: int) -> int:
     """How many classes hold rows with one tag or two.
 
@@ -276,6 +280,11 @@ def num_slots(num_tags: int) -> int:
     return whole if whole <= MOST_SLOTS else num_tags
 
 
+def pairs_have_means(num_tags: int) -> bool:
+    """Whether there are few enough pairs of tags for a mean of each."""
+    return num_slots(num_tags) > num_tags
+
+
 def multiplicities(num_tags: int) -> range:
     """The numbers of tags that no class stands for.
 
@@ -283,4 +292,4 @@ def multiplicities(num_tags: int) -> range:
         >>> multiplicities(80), multiplicities(100)
         (range(3, 9), range(2, 9))
     """
-    return range(3 if num_slots(num_tags) > num_tags else 2, min(MOST_TAGS, num_tags) + 1)
+    return range(3 if pairs_have_means(num_tags) else 2, min(MOST_TAGS, num_tags) + 1)

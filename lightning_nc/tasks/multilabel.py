@@ -17,6 +17,7 @@ from lightning_nc.stream.tag_accumulator import (
     multiplicities,
     num_slots,
 )
+from lightning_nc.tasks.notices import about_rows_of_training
 from lightning_nc.tasks.tag_notices import tag_notices
 from lightning_nc.tasks.task import Around, Task
 from lightning_nc.values.covariance import AUTO_BYTES
@@ -45,19 +46,25 @@ class Multilabel(Task):
         """Multi-hot labels as they are, or lists of the tags of each row.
 
         Args:
-            found: A tensor of at least two dimensions, the last one of tags; or a list of lists.
+            found: A tensor of at least two dimensions, the last one of tags; or a list or a tuple of
+                lists.
 
         Returns:
             Multi-hot labels; None where these are no labels.
 
         Raises:
-            ValueError: If they are those of another task, or a list needs num_classes.
+            ValueError: If they are those of another task, a list needs num_classes, or one does not
+                hold the numbers of tags.
         """
         if isinstance(found, Tensor):
             if found.ndim < 2:
                 raise ValueError(_one_number(found))
             return found
-        lists = isinstance(found, list) and all(isinstance(tags, list | tuple) for tags in found)
+        if not isinstance(found, list | tuple):
+            return None
+        if any(isinstance(tags, Tensor) for tags in found):
+            raise ValueError(_tensors(len(found)))
+        lists = all(isinstance(tags, list | tuple) for tags in found)
         return self._multi_hot(found) if lists else None
 
     def rows_of(self, target: Shaped[Tensor, "... K"]) -> int:
@@ -145,7 +152,14 @@ class Multilabel(Task):
         labels = target if self.ignored is None else target[(target != self.ignored).any(-1)]
         if bool(((labels == 0) | (labels == 1)).all()):  # sync ok: the first batch only
             return
-        found = labels[(labels != 0) & (labels != 1)][0].item()
+        others = labels[(labels != 0) & (labels != 1)]
+        if self.ignored is not None and bool((others == self.ignored).any()):
+            raise ValueError(
+                "Expected multi-hot labels, of zeros and ones, but some rows are partly unknown, with "
+                f"ignore_index = {self.ignored} in some places. Leave such rows out: set it in all "
+                "places of the row by a `target` function, or say which rows count by `mask`."
+            )
+        found = others[0].item()
         raise ValueError(
             "Expected multi-hot labels, of zeros and ones, but they hold "
             f"{found:g}. Are these soft labels (mixup, smoothing), counts, lists of class numbers "
@@ -226,7 +240,8 @@ class Multilabel(Task):
     def notices(self, evidence: Evidence, outcomes: Mapping[str, Outcome]) -> dict[str, str]:
         """Rows and tags that are missing, and keys that have no value."""
         assert isinstance(evidence, TagEvidence)
-        return tag_notices(evidence, outcomes, self.settings)
+        texts = tag_notices(evidence, outcomes, self.settings)
+        return texts | about_rows_of_training(evidence, self.measures)
 
     def _multi_hot(self, lists: Sequence[Sequence[Any]]) -> Shaped[Tensor, "B K"]:
         """From the tags of each row."""
@@ -238,15 +253,42 @@ class Multilabel(Task):
             )
         labels = torch.zeros(len(lists), num_tags, dtype=torch.uint8)
         for row, tags in enumerate(lists):
-            numbers = [index(tag) for tag in tags]
-            wrong = [tag for tag in numbers if not 0 <= tag < num_tags]
-            if wrong:
-                raise ValueError(
-                    f"Expected tags from 0 to {num_tags - 1}, but row {row} of a batch has {wrong[0]}. "
-                    "Is num_classes too small, or do the tags start at 1?"
-                )
-            labels[row, numbers] = 1
+            labels[row, _checked(tags, row, num_tags)] = 1
         return labels
+
+
+def _checked(tags: Sequence[Any], row: int, num_tags: int) -> list[int]:
+    """The numbers of a row's tags."""
+    try:
+        numbers = [index(tag) for tag in tags]
+    except TypeError:
+        raise ValueError(
+            f"Expected lists of tags to hold whole numbers, but row {row} of a batch is "
+            f"{list(tags)[:8]}. Numbers to be predicted are task='regression', soft or multi-hot "
+            "labels tensors; names of tags need numbers."
+        ) from None
+    wrong = [tag for tag in numbers if not 0 <= tag < num_tags]
+    if wrong:
+        raise ValueError(
+            f"Expected tags from 0 to {num_tags - 1}, but row {row} of a batch has {wrong[0]}. "
+            "Is num_classes too small, or do the tags start at 1?"
+        )
+    twice = [tag for tag in numbers if numbers.count(tag) > 1]
+    if twice:
+        raise ValueError(
+            f"Expected each tag of a row once, but row {row} of a batch has tag {twice[0]} twice. Is "
+            "this a multi-hot row? Then pass a tensor of shape (B, K)."
+        )
+    return numbers
+
+
+def _tensors(count: int) -> str:
+    return (
+        "Expected multi-hot labels as one tensor of shape (B, K), or lists of tags as Python lists "
+        f"with num_classes, but got {count} tensors. Did the default collate function make them of "
+        "lists of tags? Give the loader a collate_fn that keeps the lists, or that makes multi-hot "
+        "labels. Are they several kinds of labels? Set `target` to one of them."
+    )
 
 
 def _ends(tags: Bool[Tensor, "B K"]) -> tuple[Tensor, Tensor]:

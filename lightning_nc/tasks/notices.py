@@ -1,18 +1,21 @@
 """What to tell the user about the data: each kind of notice once, as a warning with its remedy."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from lightning_nc.functional.measure import Measure
 from lightning_nc.values.covariance import why_not_kept
 from lightning_nc.values.errors import summarize
-from lightning_nc.values.evidence import ClassEvidence
+from lightning_nc.values.evidence import ClassEvidence, Evidence
 from lightning_nc.values.frame import PAIRWISE_CLASSES
 from lightning_nc.values.outcome import Fate, Outcome
 from lightning_nc.values.sample import Tallies
 from lightning_nc.values.statistics import ClassStatistics
+from lightning_nc.values.training import Training
 
 _OF_ETF = (
     "nc2/means_equiangularity", "nc2/weights_equiangularity", "nc2/means_max_angle",
@@ -20,6 +23,7 @@ _OF_ETF = (
     "nc2/means_log_distance_variation", "nc3/duality_etf_distance", "imbalance/etf",
     "imbalance/gof_centered", "imbalance/seli",
 )  # fmt: skip
+_OF_ROWS = {"row_penalty", "limit_terms"}  # parts that are there where the rows of training are known
 _OF_ORTHOGONAL_FRAME = ("imbalance/of", "imbalance/relu_ce")
 _FATES = {
     Fate.NAN: "is NaN", Fate.LEFT_OUT: "left out", Fate.NOT_HERE: "left out",
@@ -72,6 +76,35 @@ def about_outcomes(outcomes: Mapping[str, Outcome]) -> dict[str, str]:
     }
 
 
+def about_rows_of_training(evidence: Evidence, measures: Iterable[Measure]) -> dict[str, str]:
+    """A sentence on a stated penalty of the features that cannot be used, as N is not known.
+
+    Args:
+        evidence: What the measures were computed from.
+        measures: Those that were asked for.
+
+    Returns:
+        The text by its kind; nothing where no key is missing for it.
+    """
+    if evidence.penalties.features is None or evidence.row_penalty is not None:
+        return {}
+    known = replace(evidence, training=Training(torch.ones(1, dtype=torch.int64)))
+    missing = [
+        measure.key
+        for measure in measures
+        if _OF_ROWS & set(measure.needs) and all(known.part(n) is not None for n in measure.needs)
+    ]
+    if not missing:
+        return {}
+    return {
+        "rows of training": (
+            "feature_penalty is stated, but the rows of a whole training epoch are not known (yet): "
+            f"{', '.join(missing)} left out. Is a part of each epoch measured (limit_train_batches, "
+            "max_rows_per_batch, every_n_steps, forwards='all'), or no training (online=False)?"
+        )
+    }
+
+
 def about_covariance(statistics: ClassStatistics, outcomes: Mapping[str, Outcome]) -> dict[str, str]:
     """A sentence on a covariance that is too large to be kept unasked, unless a measure's says it."""
     reason = why_not_kept(statistics.num_features)
@@ -90,13 +123,19 @@ def about_small_classes(
         f"{summarize(missing, 'class', 'classes')} with fewer than min_count = {min_count} rows left "
         "out of every formula."
     )
-    lost = [key for key, outcome in outcomes.items() if outcome.reason == _no_scatter(evidence)]
-    if not evidence.lacks_scatter or not lost:
+    lost = lost_with_them(evidence, outcomes)
+    if not lost:
         return text
     return (
         f"{text} The pooled covariance holds their rows as well, so that {', '.join(lost)} have no "
         "value; covariance='per_class' keeps them apart."
     )
+
+
+def lost_with_them(evidence: ClassEvidence, outcomes: Mapping[str, Outcome]) -> list[str]:
+    """Keys that have no value because classes with few rows took the pooled covariance with them."""
+    reason = _no_scatter(evidence) if evidence.lacks_scatter else None
+    return [key for key, outcome in outcomes.items() if reason and outcome.reason == reason]
 
 
 def _no_scatter(evidence: ClassEvidence) -> str:
@@ -105,8 +144,8 @@ def _no_scatter(evidence: ClassEvidence) -> str:
 
 def without_lost(evidence: ClassEvidence, outcomes: Mapping[str, Outcome]) -> dict[str, Outcome]:
     """Outcomes, less those that have no value because small classes took the covariance with them."""
-    reason = _no_scatter(evidence) if evidence.lacks_scatter else None
-    return {key: outcome for key, outcome in outcomes.items() if outcome.reason != reason}
+    lost = lost_with_them(evidence, outcomes)
+    return {key: outcome for key, outcome in outcomes.items() if key not in lost}
 
 
 def rows_left_out(lost: Mapping[str, int]) -> str:
@@ -162,7 +201,7 @@ def _about_classes(statistics: ClassStatistics) -> dict[str, str]:
         texts["one_class"] = (
             "Samples of a single class: neural collapse compares classes, so only nc0/ keys are logged."
         )
-    elif int(statistics.num_samples) == num_seen:
+    elif 0 < num_seen == int(statistics.num_samples):
         texts["single_samples"] = (
             "Every class has a single sample: the within-class variability is 0 by construction, "
             "not by collapse. Measure more samples per class."

@@ -12,13 +12,14 @@ from lightning_nc.functional.regression import spectrum, surviving_directions
 from lightning_nc.stream.accumulator import Encoded
 from lightning_nc.stream.backlog import UNKNOWN
 from lightning_nc.stream.joint import JointAccumulator, joint_bytes
-from lightning_nc.tasks.notices import about_outcomes, rows
+from lightning_nc.tasks.notices import about_outcomes, about_rows_of_training, rows
 from lightning_nc.tasks.task import Around, Task
 from lightning_nc.values.covariance import AUTO_BYTES
 from lightning_nc.values.errors import UndefinedMeasure, summarize
 from lightning_nc.values.evidence import Evidence
 from lightning_nc.values.joint import JointMoments, wrong_head
 from lightning_nc.values.outcome import Outcome
+from lightning_nc.values.precision import accumulator_dtype
 from lightning_nc.values.regression import RegressionEvidence, RegressionTallies
 
 IGNORED = -1.5 * 2.0**127
@@ -27,6 +28,7 @@ IGNORED = -1.5 * 2.0**127
 So large that no target is it, and the same in every dtype of targets.
 """
 
+_EXACT_BYTES = 2  # of integers that float32 holds
 _FEW_LEVELS, _ROWS_PER_LEVEL = 20, 2
 
 
@@ -43,6 +45,7 @@ class Regression(Task):
     evidence: ClassVar = RegressionEvidence
     label_dims: ClassVar[int] = 1
     names_classes: ClassVar[bool] = False
+    predicts_labels: ClassVar[bool] = True
     unused: ClassVar[tuple[str, ...]] = (
         "num_classes", "class_names", "predicted", "target_shift", "class_counts", "min_count",
         "threshold", "ignore_index", "shots",
@@ -60,16 +63,19 @@ class Regression(Task):
             found: A tensor; of one dimension it holds a single number for each row.
 
         Returns:
-            Targets of at least float32; None where these can be none.
+            Targets of at least float32; None where these can be none. Integers that float32 would
+            round, such as times in seconds, are float64.
 
         Example:
-            >>> Regression().read(torch.tensor([3, 5]))
-            tensor([[3.],
-                    [5.]])
+            >>> Regression().read(torch.tensor([16_777_217, 5]))
+            tensor([[1.6777e+07],
+                    [5.0000e+00]], dtype=torch.float64)
         """
         if not isinstance(found, Tensor) or not found.ndim or found.is_complex():
             return None
         target = found[:, None] if found.ndim == 1 else found
+        if not target.is_floating_point() and target.element_size() > _EXACT_BYTES:
+            return target.to(accumulator_dtype(target.device))
         return target.to(torch.promote_types(target.dtype, torch.float32))
 
     def rows_of(self, target: Shaped[Tensor, "... n"]) -> int:
@@ -154,6 +160,7 @@ class Regression(Task):
         assert isinstance(evidence, RegressionEvidence)
         texts = {} if evidence.tallies is None else _about_rows(evidence.tallies)
         texts |= _about_targets(evidence.joint) | _about_classes(evidence) | _about_rank(evidence)
+        texts |= about_rows_of_training(evidence, self.measures)
         if evidence.zero.dtype == torch.float32:
             texts["float32"] = (
                 "This device has no float64: moments are kept in float32, and NRC1 and NRC2 lose "
@@ -200,8 +207,9 @@ def _about_targets(joint: JointMoments) -> dict[str, str]:
         return {
             "collinear": (
                 "One target is a linear map of the others in these rows: their covariance is singular, "
-                "and of nrc3/gamma only 0 is left. Are there fewer rows than targets, or is one the "
-                "sum of others?"
+                "and of nrc3/gamma only 0 is left. Are there fewer rows than targets, is one the sum "
+                "of others, or is an offset so large that their differences are rounding? Then center "
+                "the targets."
             )
         }
     return {}

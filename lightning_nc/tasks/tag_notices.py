@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from lightning_nc.stream.tag_accumulator import MOST_SLOTS, num_slots
 from lightning_nc.tasks.notices import (
     about_covariance,
-    about_small_classes,
+    lost_with_them,
     notices,
     rows,
     without_lost,
@@ -40,13 +40,13 @@ def tag_notices(
         texts["absent"] = _about_absent(evidence)
     if "one_class" in texts:
         texts["one_class"] = (
-            "All rows with a single tag have the same one, so that neither NC1 to NC3 nor sets of tags "
+            "Only one tag has rows of its own that count, so that neither NC1 to NC3 nor sets of tags "
             "have means to be compared: only nc0/, tags/rows, tags/subset_accuracy and tags/iou are "
             "logged."
         )
     if evidence.is_restricted:
         del texts["absent"]
-        texts["min_count"] = about_small_classes(evidence, settings.min_count, outcomes)
+        texts["min_count"] = _about_small_tags(evidence, settings.min_count, outcomes)
     if settings.covariance == "auto" and not evidence.lacks_scatter:
         texts |= about_covariance(evidence.all_classes, outcomes)
     if evidence.tag_tallies is not None:
@@ -60,6 +60,22 @@ def _about_absent(evidence: TagEvidence) -> str:
         f"No row has only {summarize(missing, 'tag', 'tags')}: NC1 to NC3 are of the other tags, and "
         "sets with these have no mean that is predicted. Are the data sorted and cut short, or is such "
         "a tag never alone?"
+    )
+
+
+def _about_small_tags(evidence: TagEvidence, min_count: int, outcomes: Mapping[str, Outcome]) -> str:
+    missing = (~evidence.all_classes.seen).nonzero().flatten().tolist()
+    text = (
+        f"{summarize(missing, 'tag', 'tags').capitalize()} with fewer than min_count = {min_count} "
+        "rows of their own, with no other tag: NC1 to NC3 are of the other tags, and sets with these "
+        "have no mean that is predicted."
+    )
+    lost = lost_with_them(evidence, outcomes)
+    if not lost:
+        return text
+    return (
+        f"{text} The pooled covariance holds the rows of these tags as well: {', '.join(lost)} left "
+        "out; nc1/cdnv and nc1/within_between_ratio do without it."
     )
 
 

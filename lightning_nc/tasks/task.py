@@ -112,6 +112,8 @@ class Task(ABC):
     """How many dimensions a label has: 0 for a number, 1 for a vector."""
     names_classes: ClassVar[bool] = True
     """Whether a label is the number of a class, as a cross-entropy's is."""
+    predicts_labels: ClassVar[bool] = False
+    """Whether the classifier's output is to be the label itself, not scores for it."""
     unused: ClassVar[tuple[str, ...]] = ("threshold",)
     """Arguments without a meaning here, which have to stay at their defaults."""
 

@@ -198,6 +198,12 @@ class LinearReadout:
         return cls(weight, bias)
 
 
+_MORE = (
+    "more than the targets (means and variances, quantiles)? Make the map of the means a layer of its "
+    "own, or set classifier=False and `features`."
+)
+
+
 def wrong_head(num_rows: int, num_targets: int) -> ValueError:
     """What is raised where a head does not put out a number for each target.
 
@@ -210,15 +216,21 @@ def wrong_head(num_rows: int, num_targets: int) -> ValueError:
     """
     if num_targets == 1:
         likely = (
-            "Are the targets class indices, and the head's outputs logits? Use task='multiclass'. Or "
-            "is the head another layer, or the target of a row a vector? Name them as `classifier` "
-            "and `target`."
+            "Are the targets class indices, and the head's outputs logits? Use task='multiclass'. Does "
+            f"the head put out {_MORE} Or is the head another layer, or the target of a row a vector? "
+            "Name them as `classifier` and `target`."
+        )
+    elif num_rows == 1:
+        likely = (
+            "Is it one number for each position of a sequence, in targets of shape (B, T)? Return "
+            "target.unsqueeze(-1) by a `target` function. Or is another layer the head? Name it as "
+            "`classifier`."
         )
     else:
         likely = (
-            "Is another layer the head, or does the head put out more than the targets (a variance, "
-            "quantiles)? Name a map of one row for each target as `classifier`. Are the targets "
-            "one-hot or multi-hot labels? Use task='multiclass' or 'multilabel'."
+            "Is another layer the head? Name a map of one row for each target as `classifier`. Does "
+            f"the head put out {_MORE} Are the targets one-hot or multi-hot labels? Use "
+            "task='multiclass' or 'multilabel'."
         )
     return ValueError(
         f"Expected a head of {_rows(num_targets)}, one for each target, but got {_rows(num_rows)}. "

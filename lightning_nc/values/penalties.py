@@ -121,10 +121,11 @@ def penalties_of_weight_decay(
 
     Args:
         optimizer: One of torch: SGD, Adam, NAdam, RAdam, Adamax, RMSprop, Adagrad or Adadelta.
-        weight: The classifier's, the parameter itself, with a row for each class.
+        weight: The classifier's, the parameter itself, with a row for each class or target.
         bias: Likewise, if it has one.
         loss: One of :data:`LOSSES`.
-        num_classes: K; None: the rows of the weight.
+        num_classes: K; None: the rows of the weight. 1: a single row is that of a regression with one
+            target, and not of a binary head.
         features: A factor :math:`\lambda_H` with which :math:`\frac{\lambda_H}{2} \|H\|_F^2` stands
             beside this loss; it is converted as well.
 
@@ -133,7 +134,7 @@ def penalties_of_weight_decay(
 
     Raises:
         ValueError: If the decay is not added to the gradient, or not known to be; if a parameter is not
-            the optimizer's; if the weight has a single row.
+            the optimizer's; if the weight has a single row, and num_classes is not 1.
 
     Example:
         >>> from torch import nn
@@ -143,10 +144,11 @@ def penalties_of_weight_decay(
         Penalties(weight=0.02, bias=0.02, features=None)
     """
     _require_coupled(optimizer)
-    if len(weight) == 1:
+    if len(weight) == 1 and num_classes != 1:
         raise ValueError(
-            "Expected a weight with a row for each class, but got a single row. A binary head counts "
-            "as the two rows -w/2 and +w/2, of half the squared norm: state twice its weight decay."
+            "Expected a weight with a row for each class or target, but got a single row. A binary "
+            "head counts as the two rows -w/2 and +w/2, of half the squared norm: state twice its "
+            "weight decay. For a regression with one target, whose row is as it is, set num_classes=1."
         )
     classes = len(weight) if num_classes is None else num_classes
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lightning_nc.stream.kept_classifier import KeptClassifier
-from lightning_nc.watch.graph import HardLabels, LastMaps
+from lightning_nc.watch.graph import HardLabels, LastMaps, VectorLabels
 from lightning_nc.watch.rows import Rows
 
 
@@ -59,6 +59,7 @@ class Batch:
         is_first: Whether training has not begun: what is seen once is looked at.
         losses: What the losses of the batch apply last, in either case.
         hard_labels: The labels of their cross-entropies.
+        vector_labels: Those of their losses of entries.
         version: That of the classifier's weight when the batch began.
         forwards: Those that can count, in their order.
         current: The forward that is running.
@@ -79,6 +80,7 @@ class Batch:
     is_first: bool = False
     losses: list[LastMaps] = field(default_factory=list)
     hard_labels: list[HardLabels] = field(default_factory=list)
+    vector_labels: list[VectorLabels] = field(default_factory=list)
     version: int | None = None
     forwards: list[Forward] = field(default_factory=list)
     current: Forward = field(default_factory=Forward)

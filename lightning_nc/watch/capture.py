@@ -176,6 +176,7 @@ class Capture:
             maps = last_maps(loss)
             batch.losses.append(maps)
             batch.hard_labels += maps.labels
+            batch.vector_labels += maps.vectors
 
     def settle(self, is_trained: bool, is_partial: bool = False) -> None:
         """Find the classifier among the forwards of the open batch, and keep the hooks of it alone.

@@ -21,6 +21,8 @@ _PRODUCTS = re.compile(
 # what picks rows of one, where it is given one
 _PICKS = re.compile(r"(Embedding|EmbeddingBag|Index|IndexSelect|Gather)Backward\d+")
 _BUILT_IN = re.compile(r"\w+Backward\d+|AccumulateGrad|CppFunction|_DDPSinkBackward|ErrorBackward")
+# which compare each entry of their input with one of their target, and keep both
+_OF_ENTRIES = re.compile(r"(MseLoss|SmoothL1Loss|HuberLoss|BinaryCrossEntropy(WithLogits)?)Backward\d+")
 _WITHOUT_INSIDE = ("CompiledFunctionBackward", "CheckpointFunctionBackward")
 
 
@@ -74,18 +76,35 @@ class HardLabels:
 
 
 @dataclass(frozen=True, eq=False)
+class VectorLabels:
+    """The labels of a loss that compares entry by entry: squared errors, binary cross-entropies.
+
+    Attributes:
+        products: The nodes of the products that its input comes from.
+        target: As the loss was given it.
+        given: Its input.
+    """
+
+    products: frozenset[Any]
+    target: Tensor
+    given: Tensor
+
+
+@dataclass(frozen=True, eq=False)
 class LastMaps:
     """What a loss applies last.
 
     Attributes:
         applied: Each place where it does.
         labels: Those of its cross-entropies.
+        vectors: Those of its losses of entries.
         loose: Parameters that enter it otherwise, such as in a penalty, or after the last matrix.
         hides: Whether some of it cannot be looked into.
     """
 
     applied: tuple[Applied, ...] = ()
     labels: tuple[HardLabels, ...] = ()
+    vectors: tuple[VectorLabels, ...] = ()
     loose: tuple[Tensor, ...] = ()
     hides: bool = False
 
@@ -129,7 +148,9 @@ def last_maps(loss: Tensor) -> LastMaps:
     hides = any(_is_closed(node) for node in covers)
     above = [n for n, cover in covers.items() if cover is Cover.NOTHING and _kind(n) is cover]
     labels = tuple(_labels_of(node) for node in above if _holds_labels(node))
-    return LastMaps(_with_joins(_each_once(applied), above), labels, tuple(loose.values()), hides)
+    vectors = tuple(_vectors_of(node) for node in above if _holds_vectors(node))
+    joined = _with_joins(_each_once(applied), above)
+    return LastMaps(joined, labels, vectors, tuple(loose.values()), hides)
 
 
 def product_of(output: Tensor) -> Any:
@@ -163,10 +184,27 @@ def _holds_labels(node: Any) -> bool:
     return getattr(node._raw_saved_target, "unpack_hook", None) is None
 
 
+def _holds_vectors(node: Any) -> bool:
+    """Whether it is a loss of entries with its labels at hand."""
+    if not _OF_ENTRIES.fullmatch(type(node).__name__):
+        return False
+    saved = (node._raw_saved_target, node._raw_saved_self)
+    return all(getattr(each, "unpack_hook", None) is None for each in saved)
+
+
+def _vectors_of(node: Any) -> VectorLabels:
+    return VectorLabels(_products_below(node), node._saved_target.detach(), node._saved_self.detach())
+
+
+def _products_below(node: Any) -> frozenset[Any]:
+    return frozenset(p for child in _children(node) for p in _first_products(child))
+
+
 def _labels_of(node: Any) -> HardLabels:
-    products = frozenset(p for child in _children(node) for p in _first_products(child))
     ignored = int(node._saved_ignore_index)  # an unsigned number, as the graph shows it
-    return HardLabels(products, node._saved_target.detach(), ignored - 2**64 * (ignored >= 2**63))
+    return HardLabels(
+        _products_below(node), node._saved_target.detach(), ignored - 2**64 * (ignored >= 2**63)
+    )
 
 
 def _is_of_rows(node: Any) -> bool:

@@ -15,8 +15,9 @@ TARGET_NAMES = ("target", "targets", "label", "labels", "y")
 
 
 def find_target(
-    batch: Any, where: Place | None = None, apart: Any = None, read: Callable[[Any], Any] | None = None
-) -> Any:
+    batch: Any, where: Place | None = None, apart: Any = None,
+    read: Callable[[Any], Any] | None = None, names_classes: bool = True,
+) -> Any:  # fmt: skip
     """The labels in a batch.
 
     Names come before positions.
@@ -27,11 +28,11 @@ def find_target(
             function of the batch (also by dotted path). None: a key, field or attribute in
             :data:`TARGET_NAMES`, else the second item of a sequence.
         apart: What is known not to be the labels: a mask.
-        read: From what is there to a tensor, None where it is no labels. None: tensors alone.
+        read: Tells what else than a tensor can be labels: gives None of what can not.
+        names_classes: Whether they are class numbers, which are told from other tensors by being whole.
 
     Returns:
-        The labels, a tensor where nothing else was asked for; None if a function says that this batch
-        has none.
+        The labels as they are there; None if a function says that this batch has none.
 
     Raises:
         ValueError: If there are none at that place; without one, if there are several that could be.
@@ -44,15 +45,14 @@ def find_target(
         tensor([0, 1])
     """
     if where is None:
-        found = _usual_target(batch, apart)
+        found = _usual_target(batch, apart, names_classes)
     elif callable(where):
         found = where(batch)
         if found is None:
             return None
     else:
         found = _look_up(batch, where)
-    labels = (read or as_tensor)(found)
-    if labels is None:
+    if not (isinstance(found, Tensor) if read is None else read(found) is not None):
         raise ValueError(
             f"Expected labels as a tensor in the batch, but got {_describe(batch)}"
             + ("" if where is None else f", where target={where!r} gives {_describe(found)}")
@@ -60,12 +60,7 @@ def find_target(
             "('second.1'), or the dotted path of a function that takes the batch and returns the "
             "labels, or None for a batch without."
         )
-    return labels
-
-
-def as_tensor(found: Any) -> Tensor | None:
-    """What is a tensor; None of all else."""
-    return found if isinstance(found, Tensor) else None
+    return found
 
 
 def find_mask(batch: Any, where: Place) -> Any:
@@ -165,14 +160,23 @@ def labels_of(batch: Any, places: Places, stage: str, task: Task, looks: bool) -
     if place is not None and given is None:
         return None  # and there need be no mask
     mask = None if where is None else find_mask(batch, where)
-    labels = find_target(batch, apart=mask, read=task.read) if given is None else given
+    if given is None:
+        given = find_target(batch, None, mask, task.read, task.names_classes)
+    labels = task.read(given)
     assert labels is not None
     if places.target is None and not shift and looks and task.names_classes:
         refuse_inputs(batch, labels, ignored)
+    if shift or mask is not None:
+        labels = _of_rows_that_count(labels, mask, shift, ignored, looks, dims)
     if looks:
         task.require(labels.flatten(0, labels.ndim - dims - 1) if labels.ndim > dims else labels)
-    if not shift and mask is None:
-        return labels
+    return labels
+
+
+def _of_rows_that_count(
+    labels: Tensor, mask: Any, shift: int, ignored: int | float | None, looks: bool, dims: int
+) -> Tensor:
+    """Labels in which those of rows without one say nothing."""
     if ignored is None:
         raise ValueError(
             f"Expected an ignore_index with {'target_shift' if mask is None else 'mask'}, for "
@@ -199,7 +203,7 @@ def is_whole_numbers(value: Any) -> bool:
     return isinstance(value, Tensor) and not value.is_floating_point() and not value.is_complex()
 
 
-def _usual_target(batch: Any, apart: Any) -> Any:
+def _usual_target(batch: Any, apart: Any, names_classes: bool) -> Any:
     named = _named(batch)
     if named:
         found = list({id(value): value for value in named.values()}.values())
@@ -210,7 +214,8 @@ def _usual_target(batch: Any, apart: Any) -> Any:
     if not isinstance(batch, Sequence) or isinstance(batch, str):
         return None
     rest = list(batch[1:])
-    whole = [i for i, value in enumerate(rest, 1) if _may_be_labels(value) and value is not apart]
+    may_be = _may_be_labels if names_classes else _is_tensor
+    whole = [i for i, value in enumerate(rest, 1) if may_be(value) and value is not apart]
     if len(rest) > 1 and whole not in ([], [1]):
         raise _several(batch, sorted({1, *whole}))
     return rest[0] if rest else None
@@ -233,6 +238,10 @@ def _rivals_of_y(batch: Any, named: Mapping[str, Any]) -> list[str]:
     return [name for name, v in others if _may_be_labels(v) and v.shape == y.shape]
 
 
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, Tensor)
+
+
 def _may_be_labels(value: Any) -> bool:
     """Whether it may be the labels as well; what is true or false is a mask."""
     return is_whole_numbers(value) and value.dtype != torch.bool
@@ -248,7 +257,7 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 def _several(batch: Any, places: Sequence[Any]) -> ValueError:
     return ValueError(
-        f"Expected to be certain which labels of a batch are the class's, but got {_describe(batch)}, "
+        f"Expected to be certain which of a batch are the labels, but got {_describe(batch)}, "
         f"where {' and '.join(map(repr, places))} could be. Set target to one of these places."
     )
 

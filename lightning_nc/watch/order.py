@@ -31,7 +31,7 @@ class Order:
 
         Args:
             leading: The leading dimensions of the features.
-            labels: The shape of the labels.
+            labels: The shape of the labels, less the entries of one that is a vector.
 
         Raises:
             ValueError: If they are in another order, or which one it is cannot be told.
@@ -48,7 +48,7 @@ class Order:
 
 def _unknown(leading: Sequence[int], labels: Sequence[int], are_equal: bool) -> ValueError:
     why = (
-        "two of which are equal, so that the network may run sequence first or not"
+        "two of which are equal, so that the network may run sequence first or not."
         if are_equal
         else "which differ: does the network run sequence first, or flatten its tokens?"
     )
@@ -56,6 +56,7 @@ def _unknown(leading: Sequence[int], labels: Sequence[int], are_equal: bool) -> 
         "Expected features and labels whose leading dimensions agree in their order, but got features "
         f"of leading dimensions {tuple(leading)} and labels of shape {tuple(labels)}, {why} Set target "
         "to the dotted path of a function that returns the labels in the order of the features "
-        "(labels.t() for sequence first, labels.reshape(-1) for flat ones), or to the labels' place in "
-        "the batch where they are in that order already."
+        f"(labels.transpose(0, 1) for sequence first, labels.flatten(0, {max(1, len(labels) - 1)}) for "
+        "flat ones), or to the labels' place in the batch where they are in that order already. The "
+        "entries of a label that is a vector are not among these dimensions."
     )

@@ -54,9 +54,16 @@ class Rows:
     def wanted(self) -> str:
         """A clause on the rows."""
         if self.of_label is not None:
+            rows = "1 row" if self.of_label == 1 else f"{self.of_label} rows"
+            other = (
+                "class numbers are task='multiclass'"
+                if self.of_label == 1
+                else "of one number for each position, (B, T), return target.unsqueeze(-1) by `target`"
+            )
             return (
-                f"has {self.of_label} rows, as many as a label has entries (of a head for means and "
-                "variances together, make the means a layer of their own)"
+                f"has {rows}, as many as a label has entries (of a head for means and variances "
+                "together, make the means a layer of their own, or set classifier=False and "
+                f"`features`; {other})"
             )
         if self.num_classes:
             return f"has num_classes = {self.num_classes} rows"

@@ -6,7 +6,7 @@ from torch import nn
 
 from lightning_nc.tasks.task import Task
 from lightning_nc.values.stage import Stage
-from lightning_nc.watch.agreement import require_same_labels
+from lightning_nc.watch.agreement import require_same_labels, require_same_vectors
 from lightning_nc.watch.batch import Batch, Forward
 from lightning_nc.watch.capture import Capture
 from lightning_nc.watch.order import Order
@@ -55,8 +55,12 @@ class Sense:
         is_known = linear is not None and linear.is_batch_first and same
         if not is_rehearsal and not is_known:
             self._order.require(forward.leading, batch.label_shape)
-        if self._places.target is None and linear is not None and self._task.names_classes:
-            require_same_labels(batch, self._task.settings.ignore_index, self._places.forwards)
+        if self._places.target is None and linear is not None:
+            ignored = self._task.ignored
+            if self._task.names_classes:
+                require_same_labels(batch, ignored, self._places.forwards)
+            else:
+                require_same_vectors(batch, ignored, self._task.predicts_labels)
 
     def _require_same_width(self, forward: Forward) -> None:
         linear, features = self._capture.linear, forward.features

@@ -1,56 +1,75 @@
-"""An update of several tags, and of targets that are numbers, against that of classes."""
+"""An update of tags and of targets that are numbers, against that of classes; and all their keys."""
 
 import torch
 from measure import Row, alternate, ratios
 
+from lightning_nc import LinearClassifier
 from lightning_nc.tasks import Settings, make_task
 
-CASES = [(80, 512, 256), (80, 512, 64), (14, 64, 128)]
+TAGS, TARGETS, ROWS = 80, 3, 1024
+WIDTHS = (512, 64, 2048)
+GOALS = {("up to 2 tags", 512): 1.5}
 
 
 def run(quick, device):
-    """Rows of (K, d, B)."""
-    for tags, width, rows in CASES[:1] if quick else CASES:
-        yield from _case(tags, width, rows, quick, device)
+    """Rows by width."""
+    for width in WIDTHS[:1] if quick else WIDTHS:
+        yield from _case(width, quick, device)
 
 
-def _case(num_tags, width, rows, quick, device):
+def _case(width, quick, device):
     generator = torch.Generator().manual_seed(0)
-
-    def made(task, sizes, labels, predicted):
-        accumulator = make_task(task, Settings(num_tags if task == "multiclass" else None)).accumulator(
-            sizes, device
+    features = torch.randn(ROWS, width, generator=generator).to(device) + 1
+    classes = torch.randint(TAGS, (ROWS,), generator=generator)
+    scores = torch.randn(ROWS, TAGS, generator=generator)
+    targets = torch.randn(ROWS, TARGETS, generator=generator)
+    accumulators = {"classes": _filled("multiclass", TAGS, features, classes, classes)}
+    for most in (2, 3, 5):
+        tags = _tags(most, generator)
+        accumulators[f"up to {most} tags"] = _filled("multilabel", TAGS, features, tags, scores)
+    accumulators["3 targets"] = _filled("regression", TARGETS, features, targets, classes)
+    updates = {name: update for name, (update, _) in accumulators.items()}
+    seconds = alternate(updates, 5 if quick else 9)
+    for name in list(updates)[1:]:
+        values, goal = ratios(seconds[name], seconds["classes"]), GOALS.get((name, width))
+        yield Row.of(
+            "labels", f"K={TAGS}, d={width}, B={ROWS}", f"update: {name} / classes", values, goal
         )
-        labels, predicted = labels.to(device), predicted.to(device)
-        for _ in range(2 * 8192 // rows):  # as in the middle of an epoch
+    if quick:
+        return
+    ends = {"3 targets": TARGETS, "up to 2 tags": TAGS}
+    keys = {name: _keys_of(accumulators[name][1], rows, width, device) for name, rows in ends.items()}
+    for name, values in alternate(keys, 3).items():
+        yield Row.of("labels", f"d={width}", f"all keys: {name}, s", values)
+
+
+def _filled(task, rows, features, labels, predicted):
+    """What adds eight batches to an accumulator as it is in the middle of an epoch, and its value."""
+    made = make_task(task, Settings(rows if task == "multiclass" else None))
+    accumulator = made.accumulator((rows, features.shape[1]), features.device)
+    labels, predicted = labels.to(features.device), predicted.to(features.device)
+
+    def update():
+        for _ in range(8):
             accumulator.add(features, labels, predicted)
 
-        def updates():
-            for _ in range(block):
-                accumulator.add(features, labels, predicted)
-
-        return updates
-
-    block = max(2, 4096 // rows)
-    features = torch.randn(rows, width, generator=generator).to(device) + 1
-    classes = torch.randint(num_tags, (rows,), generator=generator)
-    scores = torch.randn(rows, num_tags, generator=generator)
-    functions = {"classes": made("multiclass", (num_tags, width), classes, classes)}
-    for most in (2, 5):
-        tags = _tags(rows, num_tags, most, generator)
-        functions[f"up to {most} tags"] = made("multilabel", (num_tags, width), tags, scores)
-    targets = torch.randn(rows, 3, generator=generator)
-    functions["3 targets"] = made("regression", (3, width), targets, classes)
-    seconds = alternate(functions, 7 if quick else 15)
-    case = f"K={num_tags}, d={width}, B={rows}"
-    goals = {"up to 2 tags": 1.5} if width >= 512 else {}
-    for name in list(functions)[1:]:
-        values = ratios(seconds[name], seconds["classes"])
-        yield Row.of("labels", case, f"update: {name} / classes", values, goals.get(name))
+    update()
+    update()
+    return update, (made, accumulator)
 
 
-def _tags(rows, num_tags, most, generator):
+def _keys_of(filled, rows, width, device):
+    made, accumulator = filled
+    head = LinearClassifier(torch.randn(rows, width, device=device))
+
+    def end():
+        made.evaluate(made.complete(accumulator.value(head)))
+
+    return end
+
+
+def _tags(most, generator):
     """Rows of one to so many tags, alike often."""
-    order = torch.rand(rows, num_tags, generator=generator).argsort(1)
-    number = torch.randint(1, most + 1, (rows, 1), generator=generator)
+    order = torch.rand(ROWS, TAGS, generator=generator).argsort(1)
+    number = torch.randint(1, most + 1, (ROWS, 1), generator=generator)
     return (order < number).float()

@@ -249,7 +249,7 @@ def test_a_misspelled_class_is_refused_by_its_name(main, capsys):
     ("setting", "text"),
     [
         ("every_n_epochs=0", "Expected every_n_epochs to be at least 1, but got 0"),
-        ("task=regression", "Expected task to be one of .*, but got 'regression'"),
+        ("task=ranking", "Expected task to be one of .*, but got 'ranking'"),
         ("measures=[nc1/cdnw]", "Expected measures to name .* got 'nc1/cdnw'. Did you mean 'nc1/cdnv'"),
     ],
 )

@@ -171,7 +171,8 @@ def test_csv_logs_have_the_same_columns_from_the_first_epoch_on(kind, tmp_path):
 
 
 def test_the_predicted_scale_goes_by_the_rows_of_training_in_every_stage():
-    callback, module, _, _ = run(Tags, feature_penalty=1e-3)
+    callback, module, said, _ = run(Tags, feature_penalty=1e-3)
+    assert not any("feature_penalty is stated" in text for text in said)
     predicted = [logged(callback, stage)["tags/scale_2_predicted"] for stage in ("val", "train_online")]
     assert predicted[0] == pytest.approx(predicted[1], rel=1e-2)  # W has moved since
     alone = measure(
@@ -184,7 +185,8 @@ def test_the_predicted_scale_goes_by_the_rows_of_training_in_every_stage():
 
 def test_the_closed_form_of_a_regression_is_that_of_the_rows_of_training():
     penalty = {"weight": 1e-3, "bias": 0.0}
-    callback, _, _, _ = run(Targets, feature_penalty=1e-3, penalty=penalty)
+    callback, _, said, _ = run(Targets, feature_penalty=1e-3, penalty=penalty)
+    assert not any("feature_penalty is stated" in text for text in said)
     assert "nrc3/limit_distance" in logged(callback, "train_online")
     assert "nrc3/limit_distance" not in logged(callback, "val")  # other targets
     others, *_ = run(Targets, penalty=penalty)
@@ -331,3 +333,42 @@ def test_the_head_is_the_map_with_as_many_rows_as_a_label_has_entries():
 
     with pytest.raises(ValueError, match="Expected to be certain which linear map is the classifier"):
         run(Doubtful)
+
+
+STATED = {
+    "multilabel": {"feature_penalty": 1e-3},
+    "regression": {"feature_penalty": 1e-3, "penalty": {"weight": 1e-3, "bias": 0.0}},
+}
+PREDICTED = ("tags/scale_2_predicted", "nrc3/limit_distance")
+
+
+@both
+@pytest.mark.parametrize(
+    ("chosen", "settings"),
+    [
+        ({}, {"limit_train_batches": 0.5}),
+        ({"max_rows_per_batch": 30}, {}),
+        ({"forwards": "all"}, {}),
+        ({"every_n_steps": 2}, {}),
+    ],
+)
+def test_a_part_of_the_rows_of_training_predicts_nothing_and_says_so(kind, chosen, settings):
+    given = {**STATED[kind.task], **chosen, "trainer_settings": settings}
+    callback, _, said, _ = run(kind, epochs=1, **given)
+    assert not any(key.startswith(PREDICTED) for key in callback.history)
+    assert any("feature_penalty is stated, but the rows of a whole training epoch" in t for t in said)
+
+
+@both
+def test_features_without_a_head_are_measured_by_what_the_labels_tell(kind):
+    seed_everything(0, verbose=False)
+    module, data = kind(), loader(kind.data())
+    chosen = {"task": kind.task, "progress": False}
+    whole = measure(module, data, **chosen)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NeuralCollapseWarning)  # nobody has decided on tags
+        alone = measure(module, data, classifier=False, features="body", **chosen)
+    key = {"multilabel": "tags/angle_ratio", "regression": "nrc1/feature_collapse"}[kind.task]
+    assert alone.values[key] == pytest.approx(whole.values[key], rel=1e-9)
+    assert set(alone.values) < set(whole.values)
+    assert not any(name.startswith(("nrc2/", "nrc3/", "nc2/weights")) for name in alone.values)

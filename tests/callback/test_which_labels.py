@@ -223,7 +223,9 @@ def loader(collate=None):
 
 
 def test_several_integer_tensors_are_a_doubt_that_target_settles():
-    refused(TakesLast(), r"which labels of a batch.*where 1 and 2 could be\. Set target", loader())
+    refused(
+        TakesLast(), r"which of a batch are the labels.*where 1 and 2 could be\. Set target", loader()
+    )
     module = TakesLast()
     run = fit(module, [NeuralCollapseCallback(target=2)], train=loader(), val=loader())
     assert_close(run.callback_metrics, module.reference("val", 1), "val")

@@ -158,7 +158,7 @@ def test_pairs_without_rows_and_tags_without_rows_alone_are_told():
     assert ticks == ["2\n30", "3\n60"]
     for axis in axes[2:]:
         told = " ".join(axis.get_title().split())
-        assert told.startswith("m = 3 left out: 1 tags occur in rows with 3 tags, but have no rows")
+        assert told.startswith("m = 3 left out: rows with 3 tags have tag")
         curve = next(line for line in axis.lines if line.get_markersize() == 5)
         assert np.isnan(curve.get_ydata()).tolist() == [False, True]
     assert collisions(figure) == []

@@ -89,6 +89,53 @@ def test_the_fitted_gamma_is_the_best_one(kind, seed):
     assert float(regression.gram_distance_at_zero(joint, readout)) == pytest.approx(at_zero, abs=1e-12)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_the_networks_own_share_is_that_of_its_rows(seed):
+    n = 1 + seed
+    h, y, weight = drawn(seed, n=n, offset=2.0)
+    bias = np.random.default_rng(seed).standard_normal(n)
+    joint, whole = stage(h, y).joint, LinearReadout(*map(torch.from_numpy, (weight, bias)))
+    expected = oracles.r2_readout(h, y, weight, bias)
+    assert float(regression.r2_readout(joint, whole)) == pytest.approx(expected, rel=1e-12)
+    assert expected < oracles.r2_linear(h, y)
+    without = float(regression.r2_readout(joint, LinearReadout(whole.weight.float())))
+    assert without == pytest.approx(oracles.r2_readout(h, y, weight, np.zeros(n)), rel=1e-5)
+    turned = np.linalg.qr(np.random.default_rng(seed).standard_normal((n, n)))[0]
+    moved = LinearReadout(torch.from_numpy(3 * turned @ weight), torch.from_numpy(3 * turned @ bias))
+    found = regression.r2_readout(stage(h, 3 * y @ turned.T).joint, moved)
+    assert float(found) == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.parametrize("lacks", [1e-2, 1e-4, 1e-5, 1e-9])
+def test_what_a_good_network_lacks_has_five_digits_down_to_1e_10(lacks):
+    rng = np.random.default_rng(0)
+    h = rng.standard_normal((400, 6)) + 1
+    weight, bias = rng.standard_normal((2, 6)), rng.standard_normal(2)
+    y = h @ weight.T + bias + lacks * rng.standard_normal((400, 2))
+    found = regression.r2_readout(
+        stage(h, y).joint, LinearReadout(*map(torch.from_numpy, (weight, bias)))
+    )
+    expected = np.sum((h @ weight.T + bias - y) ** 2) / np.sum((y - y.mean(0)) ** 2)
+    assert 1 - float(found) == pytest.approx(expected, rel=1e-5, abs=2e-15)
+    assert float(found) <= 1
+
+
+def test_constant_targets_have_no_share():
+    found = stage(torch.randn(9, 4), torch.full((9, 2), 0.1), torch.ones(2, 4))
+    with pytest.raises(UndefinedMeasure, match="all targets are constant"):
+        regression.r2_readout(found.joint, found.readout)
+
+
+def test_targets_that_the_loss_has_standardized_show():
+    h, y, _ = drawn(0, spread=0.0)
+    z = (y - y.mean(0)) / y.std(0)
+    best = np.linalg.lstsq(np.column_stack([h, np.ones(len(h))]), z, rcond=None)[0].T
+    readout = LinearReadout(torch.from_numpy(best[:, :-1]), torch.from_numpy(best[:, -1]))
+    assert float(regression.r2_readout(stage(h, z).joint, readout)) > 1 - 1e-9
+    assert float(regression.r2_readout(stage(h, 10 * y + 5).joint, readout)) < 0.2
+    assert float(regression.r2_linear(stage(h, 10 * y + 5).joint)) > 1 - 1e-9
+
+
 def joint_of_covariance(sigma, width=3):
     """Of targets with just this covariance."""
     values, vectors = np.linalg.eigh(np.asarray(sigma, dtype=float))

@@ -139,11 +139,16 @@ def test_the_predicted_scale_is_what_a_descent_leaves(normalized):
         (torch.ones(2, 3), 0.1, "at least 3 rows"),
         (torch.zeros(4, 3), 0.1, "weight is 0"),
         (torch.eye(4), 0.0, "no penalty"),
+        (torch.ones(6, 4), 0.1, "6 tags have their simplex in 5 features at least, and there are 4"),
     ],
 )
 def test_a_prediction_without_meaning_says_why(weight, row_penalty, text):
     with pytest.raises(UndefinedMeasure, match=text):
         measured.scale_2_predicted(weight, row_penalty)
+
+
+def test_a_simplex_takes_a_feature_less_than_there_are_tags():
+    assert float(measured.scale_2_predicted(torch.eye(6, 5), 0.1)) > 0
 
 
 margin, scales = of_tags.pick_all_label_margin, of_tags.pick_all_label_scales

@@ -20,7 +20,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from lightning_nc import ClassStatistics, FeatureSample, LinearClassifier, NeuralCollapseCallback
 from lightning_nc.functional import (
-    MEASURES,
     ClassEvidence,
     count_decisions,
     evaluate,
@@ -103,7 +102,7 @@ def evaluated(h, y, predicted, head=None, names=("default",)):
 @pytest.mark.filterwarnings("ignore:.*(imbalance|mse)/")  # balanced classes, no penalty
 def test_the_values_are_those_of_features_that_a_hook_of_ones_own_has_gathered(net):
     counted = {"recalls", "probe_decisions"}  # of the sample, which there is none of here
-    names = [key for key, line in MEASURES.items() if not counted & set(line.needs)]
+    names = [line.key for line in select(["*"]) if not counted & set(line.needs)]
     measurement = measure(net, loader(), measures=names, layers=["parts.neck"], covariance="pooled")
     head = evaluated(*gathered(net, "parts.fc", loader()), net.parts["fc"], names=names)
     assert_measures(measurement.by_layer[""], head, relative=1e-6, absolute=1e-8)

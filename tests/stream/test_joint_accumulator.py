@@ -139,6 +139,8 @@ def test_features_that_are_0_have_no_direction_and_count_for_the_rest():
     assert int(found.tallies.zero) == 50
     assert (int(found.joint.count), int(found.joint.unit_count)) == (400, 350)
     assert_of_rows(found.joint, h, y)
+    y[0], y[8, 1] = IGNORED, torch.nan  # these do not count
+    assert int(add(blank(), h, y, (0, 100, ROWS)).value().tallies.zero) == 48
 
 
 def test_whole_numbers_are_counted():
@@ -198,13 +200,6 @@ def test_own_rows_are_those_of_the_value():
         assert torch.equal(getattr(own.joint, name), tensor)
     assert torch.equal(own.sample.features, value.sample.features)
     assert len(own.sample.target) == 64
-
-
-def test_a_move_keeps_all():
-    h, y = drawn()
-    accumulator = add(blank(), h, y, (0, 150))
-    accumulator.move(torch.device("cpu"))
-    assert_of_rows(add(accumulator, h, y, (150, ROWS)).value().joint, h, y)
 
 
 @pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")

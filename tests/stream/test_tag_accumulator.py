@@ -175,14 +175,17 @@ def test_rows_that_do_not_count_are_counted():
 def test_rows_of_too_many_tags_are_decided_and_nothing_else():
     rows = drawn(num_tags=10, d=6, rows=300)
     t = rows.t.clone()
-    t[:4, :9] = 1
-    given = Tagged(rows.h, t, rows.weight, rows.bias)
+    t[:6, :9] = 1
+    h = rows.h.clone()
+    h[4:6, 0] = torch.nan  # they are counted as such, and not as rows of too many tags
+    given = Tagged(h, t, rows.weight, rows.bias)
     task, accumulator = blank(given)
     evidence = added(accumulator, given).value(head_of(given))
-    assert int(evidence.tag_tallies.too_many) == int((t.sum(1) > 8).sum()) == 4
-    found, expected = evaluated(task, evidence), given.reference()
-    assert_close(found, expected)
-    assert evidence.num_samples == len(t)
+    assert int(evidence.tag_tallies.too_many) == int((t.sum(1) > 8).sum()) - 2 == 4
+    assert int(evidence.tag_tallies.non_finite) == 2
+    kept = torch.arange(len(t)).sub(4.5).abs() > 1
+    assert_close(evaluated(task, evidence), given[kept].reference())
+    assert evidence.num_samples == len(t) - 2
 
 
 def test_states_are_readable_and_one_can_go_on_from_them():

@@ -93,6 +93,7 @@ class Targets(Labeled):
         return {
             "nrc0/num_samples": len(h),
             "nrc0/r2_linear": of.r2_linear(h, y),
+            "nrc0/r2_readout": of.r2_readout(h, y, weight, bias),
             "nrc1/feature_collapse": of.feature_collapse(h, y),
             "nrc1/outside_variance": of.outside_variance(h, y),
             "nrc1/feature_collapse_centered": of.feature_collapse_centered(h, y),

@@ -114,6 +114,12 @@ def r2_linear(h, y):
     return 1 - float(np.sum(residual**2) / np.sum((y - mean(y)) ** 2))
 
 
+def r2_readout(h, y, weight, bias):
+    """One row after the other."""
+    error = sum(np.sum((weight @ row + bias - target) ** 2) for row, target in zip(h, y, strict=True))
+    return 1 - float(error / np.sum((y - mean(y)) ** 2))
+
+
 def unconstrained(y, width, penalty, row_penalty, bias="free", restarts=3, seed=0):
     """Weight, features and loss of the last two layers, every row's feature free, by L-BFGS.
 

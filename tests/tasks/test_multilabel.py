@@ -10,10 +10,15 @@ from hypothesis import strategies as st
 from support.problems import unchecked_shapes
 from support.tagged import Tagged, drawn
 
+from lightning_nc import LinearClassifier
+from lightning_nc.functional import values_of
 from lightning_nc.stream import tag_accumulator
 from lightning_nc.stream.accumulator import wrong_number
 from lightning_nc.tasks import Multiclass, Multilabel, Settings
+from lightning_nc.tasks.task import Around
+from lightning_nc.values.penalties import Penalties
 from lightning_nc.values.tags import pair_tags
+from lightning_nc.values.training import Training
 
 
 def encoded(rows, **chosen):
@@ -72,6 +77,33 @@ def test_lists_of_tags_need_the_number_of_tags():
     with pytest.raises(ValueError, match="Expected tags from 0 to 3, but row 1 of a batch has 4"):
         Multilabel(Settings(num_classes=4)).read([[0], [4]])
     assert Multilabel(Settings(num_classes=4)).read({"a": 1}) is None
+    assert Multilabel(Settings(num_classes=4)).read(([0, 2], [1])).tolist() == [
+        [1, 0, 1, 0], [0, 1, 0, 0],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("found", "text"),
+    [
+        (
+            [[2], [0, 1, 0, 0, 1]],
+            r"row 1 of a batch has tag 0 twice. Is this a multi-hot row\? Then pass a",
+        ),
+        (
+            [[0], [1.0, 2.0]],
+            r"to hold whole numbers, but row 1 of a batch is \[1.0, 2.0\]. Numbers to be",
+        ),
+        (([0], ["cat"]), r"row 1 of a batch is \['cat'\]. .*names of tags need numbers"),
+        (
+            [torch.tensor([0, 1]), torch.tensor([2, 3])],
+            "but got 2 tensors. Did the default collate fun",
+        ),
+        ((torch.zeros(2, 5), [[0], [1]]), "several kinds of labels\\? Set `target` to one of them"),
+    ],
+)
+def test_lists_that_hold_no_numbers_of_tags_are_refused(found, text):
+    with pytest.raises(ValueError, match=text):
+        Multilabel(Settings(num_classes=5)).read(found)
 
 
 @pytest.mark.parametrize("threshold", [None, 0.3, 0.8])
@@ -82,9 +114,16 @@ def test_decisions_equal_those_by_loops(threshold, dtype):
     correct, overlap = Multilabel(Settings(threshold=threshold)).judge(scores, rows.t.bool())
     given_scores = Tagged(rows.h, rows.t, rows.weight, rows.bias)
     expected = given_scores.reference(threshold=threshold)
+    assert (dtype == torch.float32) or _are_exact(scores, rows.t.bool(), threshold)
     rel = 1e-5 if dtype == torch.float32 else 2e-2
     assert float(correct.double().mean()) == pytest.approx(expected["tags/subset_accuracy"], abs=rel)
     assert float(overlap.double().mean()) == pytest.approx(expected["tags/iou"], rel=rel)
+
+
+def _are_exact(scores, tags, threshold):
+    """Whether scores of few digits are judged as the same numbers in float32 are."""
+    task = Multilabel(Settings(threshold=threshold))
+    return all(map(torch.equal, task.judge(scores, tags), task.judge(scores.float(), tags)))
 
 
 def test_a_tie_is_no_decision_and_all_tags_are_one():
@@ -112,6 +151,14 @@ def test_what_is_no_tag_is_refused(value):
     Multilabel().require(torch.tensor([[1, 0], [-100, -100]]))
 
 
+def test_rows_that_are_known_in_part_are_refused_as_such():
+    labels = torch.tensor([[1, 0], [1, -100]])
+    with pytest.raises(ValueError, match="some rows are partly unknown, with ignore_index = -100"):
+        Multilabel().require(labels)
+    with pytest.raises(ValueError, match=r"but they hold -100\. Are these soft labels"):
+        Multilabel(Settings(ignore_index=None)).require(labels)
+
+
 def test_a_head_of_other_rows_and_a_single_tag_are_refused():
     with pytest.raises(ValueError, match="num_classes = 3 rows, one for each tag, but got 5"):
         Multilabel(Settings(num_classes=3)).sizes(8, 5)
@@ -135,7 +182,7 @@ def test_multi_hot_labels_under_multiclass_name_the_tasks_they_belong_to():
         Multiclass(Settings(num_classes=3)).accumulator((3, 4), "cpu").check(torch.zeros(2, 4), labels)
 
 
-def said(rows, slots=4096, **chosen):
+def said(rows, slots=4096, head=None, around=None, **chosen):
     """The notices of a stage."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tag_accumulator, "MOST_SLOTS", slots)
@@ -144,7 +191,7 @@ def said(rows, slots=4096, **chosen):
         accumulator = task.accumulator((rows.t.shape[1], rows.h.shape[1]), "cpu")
         accumulator._labels_are_known = True
         accumulator.add(rows.h, rows.t, rows.scores)
-        evidence = task.complete(accumulator.value())
+        evidence = task.complete(accumulator.value(head), around)
         return task.notices(evidence, task.evaluate(evidence))
 
 
@@ -219,5 +266,59 @@ def test_min_count_leaves_small_tags_out():
     rows = drawn(num_tags=6, rows=200)
     counts = rows.t[rows.t.sum(1) == 1].sum(0)
     least = int(counts.max())
-    texts = said(rows, min_count=least)
-    assert f"fewer than min_count = {least} rows left out" in texts["min_count"]
+    text = said(rows, min_count=least)["min_count"]
+    assert f"fewer than min_count = {least} rows of their own, with no other tag: NC1 to NC3" in text
+    assert "nc1/within_between_pinv left out; nc1/cdnv and nc1/within_between_ratio do" in text
+    assert "per_class" not in text  # which is refused
+
+
+def values(rows, **chosen):
+    task = Multilabel(Settings(**chosen))
+    accumulator = task.accumulator((rows.t.shape[1], rows.h.shape[1]), "cpu")
+    accumulator.add(rows.h, rows.t, rows.scores)
+    return values_of(task.evaluate(task.complete(accumulator.value())))
+
+
+def test_small_tags_are_as_if_they_were_never_alone():
+    rows = drawn(num_tags=6, rows=200)
+    is_single = rows.t.sum(1) == 1
+    counts = rows.t[is_single].sum(0)
+    least = int(counts.min()) + 1
+    is_small = is_single & (rows.t @ (counts < least).to(rows.t) > 0)
+    found, without = values(rows, min_count=least), values(rows[~is_small])
+    assert not torch.equal(found["tags/angle"], values(rows)["tags/angle"])
+    for key in ("angle", "angle_ratio", "angle_ratio_centered", "pairs_seen", "scale_2", "residual_2"):
+        assert float(found[f"tags/{key}"]) == pytest.approx(float(without[f"tags/{key}"]), rel=1e-6), (
+            key
+        )
+    assert float(found["nc1/cdnv"]) == pytest.approx(float(without["nc1/cdnv"]), rel=1e-6)
+
+
+def test_without_rows_of_one_tag_nothing_is_said_of_single_samples():
+    rows = drawn(num_tags=5)
+    texts = said(rows[rows.t.sum(1) > 1])
+    assert "absent" in texts
+    assert "single_samples" not in texts
+
+
+@pytest.mark.parametrize(
+    ("training", "features", "is_said"),
+    [
+        (Training(), 0.01, True),
+        (Training(torch.tensor([240]), is_whole=False), 0.01, True),
+        (Training(torch.tensor([240])), 0.01, False),
+        (Training(), None, False),
+    ],
+)
+def test_a_penalty_of_the_features_without_the_rows_of_training_is_said(training, features, is_said):
+    rows, around = drawn(num_tags=5, d=6), Around(training=training)
+    stated = {"penalties": Penalties(features=features), "around": around}
+    texts = said(rows, head=LinearClassifier(rows.weight, rows.bias), **stated)
+    assert ("rows of training" in texts) == is_said
+    if is_said:
+        known = "the rows of a whole training epoch are not known (yet): tags/scale_2_predicted, tags/"
+        assert known in texts["rows of training"]
+    # no key would be logged without W, or was not asked for
+    assert "rows of training" not in said(rows, **stated)
+    head = LinearClassifier(rows.weight, rows.bias)
+    assert "rows of training" not in said(rows, head=head, measures=("nc1/*",), **stated)

@@ -15,8 +15,10 @@ from lightning_nc.functional.table.regression import REGRESSION
 from lightning_nc.tasks.regression import IGNORED, Regression
 from lightning_nc.tasks.task import Around, Settings
 from lightning_nc.values import Fate
-from lightning_nc.values.penalties import Penalties
+from lightning_nc.values.joint import wrong_head
+from lightning_nc.values.penalties import Penalties, penalties_of_weight_decay
 from lightning_nc.values.training import Training
+from lightning_nc.watch.rows import Rows
 
 TASK = Regression()
 
@@ -46,7 +48,8 @@ def drawn(seed=0, rows=60, width=6, n=2, spread=0.2):
 def test_targets_are_rows_of_floats():
     assert TASK.read(torch.tensor([3, 5])).tolist() == [[3], [5]]
     for dtype, expected in (
-        (torch.int64, torch.float32), (torch.bool, torch.float32), (torch.float16, torch.float32),
+        (torch.int64, torch.float64), (torch.int32, torch.float64), (torch.int16, torch.float32),
+        (torch.bool, torch.float32), (torch.float16, torch.float32),
         (torch.bfloat16, torch.float32), (torch.float32, torch.float32), (torch.float64, torch.float64),
     ):  # fmt: skip
         read = TASK.read(torch.ones(4, 2, dtype=dtype))
@@ -55,6 +58,12 @@ def test_targets_are_rows_of_floats():
     for other in ([1.0, 2.0], torch.tensor(1.0), torch.ones(2, dtype=torch.complex64), None):
         assert TASK.read(other) is None
     assert TASK.rows_of(torch.ones(4, 2)) == 2
+
+
+def test_whole_numbers_keep_their_digits():
+    times = torch.tensor([1_700_000_001, 1_700_000_002])
+    for dtype in (torch.int32, torch.int64):
+        assert TASK.read(times.to(dtype)).flatten().tolist() == times.tolist()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -124,6 +133,75 @@ def test_a_stage_is_completed_with_what_is_known_of_training():
     assert of_val.limit_terms is None
     _, unknown = stage(h, y, weight, torch.zeros(2), penalties=penalties)
     assert unknown.limit_terms is None
+    part = Around(training=Training(torch.tensor([60]), is_whole=False))
+    _, of_part = stage(h, y, weight, torch.zeros(2), part, penalties=penalties)
+    assert of_part.limit_terms is None
+
+
+def test_a_penalty_of_the_features_without_the_rows_of_training_is_said():
+    h, y, weight = drawn()
+    part = Around(training=Training(torch.tensor([60]), is_whole=False))
+    stated = {"penalties": Penalties(0.1, 0.0, 0.001)}
+    given = h, y, weight, torch.zeros(2)
+    text = told(*given, part, **stated)["rows of training"]
+    assert "(yet): nrc1/surviving_directions, nrc3/limit_distance left out. Is a part of each" in text
+    quiet = [
+        told(*given, Around(training=Training(torch.tensor([60]))), **stated),
+        told(*given, replace(part, trains=False), **stated),
+        told(*given, part, penalties=Penalties(0.1)),
+        told(*given, part, penalties=Penalties(features=0.1)),
+        told(h, y, None, None, part, **stated),
+    ]
+    assert not any("rows of training" in texts for texts in quiet)
+
+
+def test_a_single_row_of_a_regression_has_the_penalty_of_its_weight_decay():
+    head = torch.nn.Linear(3, 1)
+    sgd = torch.optim.SGD(head.parameters(), lr=0.1, weight_decay=0.02)
+    given = sgd, head.weight, head.bias
+    stated = penalties_of_weight_decay(*given, loss="mse_mean", num_classes=1)
+    assert stated == Penalties(0.01, 0.01)
+    text = "twice its weight decay. For a regression with one target, .* set num_classes=1"
+    with pytest.raises(ValueError, match=text):
+        penalties_of_weight_decay(*given, loss="mse_mean")
+
+
+@pytest.mark.parametrize(
+    ("rows", "targets", "text"),
+    [
+        (
+            10,
+            1,
+            "Use task='multiclass'. Does the head put out more than the targets (means and variances",
+        ),
+        (
+            10,
+            1,
+            "Make the map of the means a layer of its own, or set classifier=False and `features`.",
+        ),
+        (1, 7, "targets of shape (B, T)? Return target.unsqueeze(-1) by a `target` function."),
+        (
+            4,
+            2,
+            "Is another layer the head? Name a map of one row for each target as `classifier`. Does",
+        ),
+        (4, 2, "(means and variances, quantiles)? Make the map of the means a layer of its own"),
+    ],
+)
+def test_a_head_of_other_rows_is_told_what_it_may_be(rows, targets, text):
+    assert text in str(wrong_head(rows, targets))
+
+
+def test_the_rows_that_are_looked_for_are_told_with_what_else_may_be_meant():
+    one, several = Rows(None, 1, of_label=1).wanted, Rows(None, 1, of_label=7).wanted
+    assert one.startswith(
+        "has 1 row, as many as a label has entries (of a head for means and variances"
+    )
+    assert one.endswith("set classifier=False and `features`; class numbers are task='multiclass')")
+    assert several.startswith("has 7 rows, as many")
+    assert several.endswith(
+        "one number for each position, (B, T), return target.unsqueeze(-1) by `target`)"
+    )
 
 
 def test_all_keys_have_their_values_or_a_reason():
@@ -137,6 +215,7 @@ def test_all_keys_have_their_values_or_a_reason():
     x, z, w = (each.double().numpy() for each in (h, y, weight))
     expected = {
         "nrc0/r2_linear": oracles.r2_linear(x, z),
+        "nrc0/r2_readout": oracles.r2_readout(x, z, w, np.zeros(2)),
         "nrc1/feature_collapse": oracles.feature_collapse(x, z),
         "nrc1/outside_variance": oracles.outside_variance(x, z),
         "nrc1/feature_collapse_centered": oracles.feature_collapse_centered(x, z),
@@ -279,3 +358,12 @@ def test_what_is_left_out_is_told_with_its_reason(given, text):
 def test_the_task_goes_with_a_pickle():
     task = Regression(Settings(penalties=Penalties(0.1)))
     assert pickle.loads(pickle.dumps(task)).settings == task.settings
+
+
+def test_an_offset_that_float32_cannot_hold_is_named_among_the_reasons():
+    h, y, _ = drawn()
+    assert (
+        "offset so large that their differences are rounding? Then center"
+        in told(h, y + 1e7)["collinear"]
+    )
+    assert "collinear" not in told(h, y + 1e3)

@@ -306,7 +306,7 @@ def test_above_layers_of_any_kind_the_head_is_last(network, x, below):
 
 def test_a_loss_of_constants_applies_nothing():
     assert vars(last_maps(torch.zeros(()))) == {
-        "applied": (), "labels": (), "loose": (), "hides": False,
+        "applied": (), "labels": (), "vectors": (), "loose": (), "hides": False,
     }  # fmt: skip
 
 

@@ -96,7 +96,7 @@ def test_a_batch_without_labels_is_refused_with_what_it_holds(batch, where, text
     ],
 )
 def test_a_batch_with_several_that_could_be_labels_is_refused(batch, places):
-    text = f"certain which labels of a batch are the class's, but got .*{places}. Set target to one"
+    text = f"certain which of a batch are the labels, but got .*{places}. Set target to one"
     with pytest.raises(ValueError, match=text):
         find_target(batch)
 

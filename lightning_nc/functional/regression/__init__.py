@@ -18,3 +18,4 @@ from lightning_nc.functional.regression.limit import limit_distance as limit_dis
 from lightning_nc.functional.regression.limit import regression_limit as regression_limit
 from lightning_nc.functional.regression.limit import surviving_directions as surviving_directions
 from lightning_nc.functional.regression.linear import r2_linear as r2_linear
+from lightning_nc.functional.regression.linear import r2_readout as r2_readout

@@ -16,6 +16,11 @@ REGRESSION = (
         "R^2 of the best linear map from these features to the targets", "1", _DEEP, min_classes=0,
     ),
     Measure(
+        "nrc0/r2_readout", regression.r2_readout, ("joint", "readout"),
+        "R^2 of the network's own W h + b; far below r2_linear where the loss takes other targets", "1",
+        "", min_classes=0,
+    ),
+    Measure(
         "nrc1/feature_collapse", regression.feature_collapse, ("joint",),
         "share of the normalized features outside of their n top directions", "0", _ANDRIOPOULOS,
         min_classes=0, headline="NRC1",

@@ -56,7 +56,7 @@ TAGS = (
     *(measure for m in range(2, MOST_TAGS + 1) for measure in _of_multiplicity(m)),
     Measure(
         "tags/scale_2_predicted", measured.scale_2_predicted, ("weight", "row_penalty"),
-        "C_2/C_1 by weights and features' penalty, of the loss summed over tags; needs feature_penalty",
+        "C_2/C_1 by weights and feature_penalty, for features of both signs; loss summed over tags",
         "", _LI, min_classes=0, of_layers=False,
     ),
     Measure(
