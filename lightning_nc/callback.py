@@ -57,7 +57,7 @@ class NeuralCollapseCallback(Callback):
         target_shift: 1: the label of a position is the next token's, as in causal language models
             whose labels are their inputs.
         task: What a label is: "multiclass", "binary", "multilabel" or "regression" (docs/labels.md).
-        num_classes: Number of classes, needed with classifier=False. None: the classifier's rows.
+        num_classes: Number of classes; classes need it with classifier=False. None: those of W's rows.
         min_count: Classes with fewer rows are left out of every formula.
         online: Measure the features of the training forwards themselves, at no extra pass; the
             weights move during the epoch, and BatchNorm, Dropout and augmentation are on.
@@ -96,7 +96,7 @@ class NeuralCollapseCallback(Callback):
         figures_every_n_epochs: How often pictures go to the loggers, and in the last epoch where it is
             known. 0: never. None: every 10 epochs, where they take no more than a tenth of the time.
         class_names: Names of the classes, for the pictures.
-        prog_bar: Show one value each for NC1 to NC4 in the progress bar.
+        prog_bar: Show one value each for NC1 to NC4 (or the task's own) in the progress bar.
         prefix: Put before every key as it is, so let it end in "/"; equal keys are refused.
         stage_names: Names of the validation loaders, such as ["train", "val"].
         seed: Of the sample, of random subsets and of the frozen pass; no global one is ever touched.

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
@@ -26,13 +25,14 @@ from lightning_nc.figures.style import (
     without_latex,
 )
 from lightning_nc.functional.regression import (
+    compared_grams,
     feature_collapse,
     gamma,
     gram_distance,
     outside_variance,
     row_space,
 )
-from lightning_nc.functional.regression.spectrum import feature_directions, target_roots
+from lightning_nc.functional.regression.spectrum import feature_directions
 from lightning_nc.values.errors import UndefinedMeasure
 from lightning_nc.values.joint import JointMoments, LinearReadout
 from lightning_nc.values.regression import RegressionEvidence
@@ -61,6 +61,7 @@ def regression_spectrum(evidence: RegressionEvidence, stage: str = "") -> tuple[
         left out.
 
     Example:
+        >>> import torch
         >>> from lightning_nc import LinearClassifier
         >>> y = torch.tensor([[2.0, 1.0], [2.0, -1.0], [-2.0, 1.0], [-2.0, -1.0]])
         >>> h = torch.nn.functional.pad(y, (0, 1), value=1.0)  # a mean outside of W's rows
@@ -179,19 +180,18 @@ def _matrices(
         _empty(axis, f"NRC3 left out: {distance.why}")
         return [axis]
     axes = list(figure.subplots(1, 2))
-    fitted = float(gamma(joint, readout))
-    root, weight = target_roots(joint).matrix, readout.weight.to(joint.target_mean)
-    shifted = root - fitted**0.5 * torch.eye(len(root)).to(root)
-    weight = weight / weight.abs().max()
+    fitted = gamma(joint, readout)
     titles = r"$W W^\top$", r"$\Sigma^{1/2} - \sqrt{\gamma}\, I$"
-    matrices = [(m / m.norm()).cpu().numpy() for m in (weight @ weight.T, shifted)]
+    matrices = [m.cpu().numpy() for m in compared_grams(joint, readout, fitted)]
     most = max(float(abs(m).max()) for m in matrices)
     for axis, title, matrix in zip(axes, titles, matrices, strict=True):
         image = _panel(axis, title, matrix, most)
     bar = figure.colorbar(image, ax=axes, shrink=0.7)
     bar.set_label("entry / Frobenius norm", fontsize=9)
     bar.ax.tick_params(labelsize=8)
-    told = f"NRC3 {distance.text}: squared distance of the two, with $\\gamma$ = {number(fitted)}"
+    told = (
+        f"NRC3 {distance.text}: squared distance of the two, with $\\gamma$ = {number(float(fitted))}"
+    )
     figure.supxlabel(told, fontsize=8)
     return axes
 

@@ -15,7 +15,7 @@ from lightning_nc.stream.tag_accumulator import (
     EncodedTags,
     TagAccumulator,
     multiplicities,
-    num_slots,
+    pairs_have_means,
 )
 from lightning_nc.tasks.notices import about_rows_of_training
 from lightning_nc.tasks.tag_notices import tag_notices
@@ -25,6 +25,7 @@ from lightning_nc.values.evidence import Evidence
 from lightning_nc.values.outcome import Outcome
 from lightning_nc.values.small_classes import without_small_classes
 from lightning_nc.values.tag_evidence import TagEvidence
+from lightning_nc.values.tags import pair_slot
 
 
 @dataclass(frozen=True)
@@ -191,9 +192,9 @@ class Multilabel(Task):
         tags = is_one & (wanted & is_binary)[:, None]
         multiplicity = tags.sum(1)
         first, last = _ends(tags)
-        pair = num_tags + first * (2 * num_tags - first - 1) // 2 + last - first - 1
+        pair = num_tags + pair_slot(first, last, num_tags)
         has_slot = multiplicity == 1
-        if num_slots(num_tags) > num_tags:
+        if pairs_have_means(num_tags):
             has_slot = has_slot | (multiplicity == 2)
         slot = torch.where(has_slot, torch.where(multiplicity == 1, first, pair), 0)
         left_out = (wanted & is_binary & (multiplicity == 0), wanted & ~is_binary)

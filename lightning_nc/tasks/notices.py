@@ -169,10 +169,7 @@ def about_rows(tallies: Tallies, statistics: ClassStatistics) -> dict[str, str]:
     """Sentences on rows that were left out, by kind."""
     texts = {}
     if tallies.non_finite:
-        texts["non_finite"] = (
-            f"{rows(tallies.non_finite)} with a NaN or infinite feature left out. Has training "
-            "diverged, or does float16 overflow?"
-        )
+        texts["non_finite"] = about_non_finite(tallies.non_finite)
     if tallies.out_of_range:
         texts["out_of_range"] = (
             f"{rows(tallies.out_of_range)} with a label outside [0, {statistics.num_classes}) left "
@@ -267,6 +264,14 @@ def least_etf_distance(num_classes: int, num_features: int) -> float:
     # the eigenvalues of I - J/C at k of C classes: 1, k - 1 times, and 1 - k/C
     squares = sampled - 1 + (1 - sampled / num_classes) ** 2
     return math.sqrt(max(0.0, 2 - 2 * math.sqrt(min(1.0, num_features / squares))))
+
+
+def about_non_finite(count: Tensor) -> str:
+    """A sentence on rows whose features are no numbers."""
+    return (
+        f"{rows(count)} with a NaN or infinite feature left out. Has training diverged, or does "
+        "float16 overflow?"
+    )
 
 
 def rows(count: Tensor) -> str:

@@ -12,7 +12,7 @@ from lightning_nc.functional.regression import spectrum, surviving_directions
 from lightning_nc.stream.accumulator import Encoded
 from lightning_nc.stream.backlog import UNKNOWN
 from lightning_nc.stream.joint import JointAccumulator, joint_bytes
-from lightning_nc.tasks.notices import about_outcomes, about_rows_of_training, rows
+from lightning_nc.tasks.notices import about_non_finite, about_outcomes, about_rows_of_training, rows
 from lightning_nc.tasks.task import Around, Task
 from lightning_nc.values.covariance import AUTO_BYTES
 from lightning_nc.values.errors import UndefinedMeasure, summarize
@@ -172,10 +172,7 @@ class Regression(Task):
 def _about_rows(tallies: RegressionTallies) -> dict[str, str]:
     texts = {}
     if tallies.non_finite:
-        texts["non_finite"] = (
-            f"{rows(tallies.non_finite)} with a NaN or infinite feature left out. Has training "
-            "diverged, or does float16 overflow?"
-        )
+        texts["non_finite"] = about_non_finite(tallies.non_finite)
     if tallies.non_finite_targets:
         texts["non_finite_targets"] = (
             f"{rows(tallies.non_finite_targets)} with a NaN or infinite target left out. Are targets "

@@ -1,16 +1,16 @@
 """What a user states: penalties of the objective, rows of the classes, and what goes with a task."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from numbers import Real
 from operator import index
 from typing import Any
 
-from lightning_nc.tasks.task import Task
+from lightning_nc.tasks.task import Settings, Task
 from lightning_nc.values.penalties import Penalties
 
-_UNSET: dict[str, Any] = {  # None elsewhere
-    "target_shift": 0, "min_count": 1, "ignore_index": -100, "shots": (20, 100),
-}  # fmt: skip
+_UNSET: dict[str, Any] = {f.name: f.default for f in fields(Settings)} | {"target_shift": 0}
+"""The defaults of arguments that have another one than None."""
 
 
 def stated_penalties(

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 
-from lightning_nc.stream.tag_accumulator import MOST_SLOTS, num_slots
+from lightning_nc.stream.tag_accumulator import MOST_SLOTS, pairs_have_means
 from lightning_nc.tasks.notices import (
     about_covariance,
+    about_non_finite,
     lost_with_them,
     notices,
     rows,
@@ -82,10 +83,7 @@ def _about_small_tags(evidence: TagEvidence, min_count: int, outcomes: Mapping[s
 def _about_rows(tallies: TagTallies) -> dict[str, str]:
     texts = {}
     if tallies.non_finite:
-        texts["non_finite"] = (
-            f"{rows(tallies.non_finite)} with a NaN or infinite feature left out. Has training "
-            "diverged, or does float16 overflow?"
-        )
+        texts["non_finite"] = about_non_finite(tallies.non_finite)
     if tallies.without:
         texts["no_tag"] = (
             f"{rows(tallies.without)} without a tag left out: pick-all-labels has no loss for them. Is "
@@ -107,7 +105,7 @@ def _about_rows(tallies: TagTallies) -> dict[str, str]:
 
 def _about_sets(evidence: TagEvidence) -> dict[str, str]:
     tags, texts = evidence.tags, {}
-    if num_slots(tags.num_tags) == tags.num_tags:
+    if not pairs_have_means(tags.num_tags):
         texts["pairs"] = (
             f"{tags.num_tags} tags have more pairs than the {MOST_SLOTS:,} that a mean is kept of: "
             "tags/angle and tags/angle_ratio are left out; tags/scale and tags/residual rest on "

@@ -85,12 +85,12 @@ class JointMoments:
 
     @property
     def num_features(self) -> int:
-        """D."""
+        """How many features: d."""
         return self.feature_mean.shape[0]
 
     @property
     def num_targets(self) -> int:
-        """N."""
+        """How many targets: n."""
         return self.target_mean.shape[0]
 
     @property

@@ -224,6 +224,16 @@ def num_tags_of(num_pairs: int) -> int:
     return (1 + round((1 + 8 * num_pairs) ** 0.5)) // 2
 
 
+def pair_slot(first: Int[Tensor, " B"], last: Int[Tensor, " B"], num_tags: int) -> Int[Tensor, " B"]:
+    """The number of the pair of two tags, the smaller one first: its place in :func:`pair_tags`.
+
+    Example:
+        >>> pair_slot(torch.tensor([0, 1]), torch.tensor([2, 2]), num_tags=3)
+        tensor([1, 2])
+    """
+    return first * (2 * num_tags - first - 1) // 2 + last - first - 1
+
+
 def pair_tags(num_tags: int, device: torch.device | str = "cpu") -> Int[Tensor, "P 2"]:
     """The two tags of each pair, the smaller first.
 

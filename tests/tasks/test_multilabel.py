@@ -186,7 +186,6 @@ def said(rows, slots=4096, head=None, around=None, **chosen):
     """The notices of a stage."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tag_accumulator, "MOST_SLOTS", slots)
-        patch.setattr("lightning_nc.tasks.multilabel.num_slots", tag_accumulator.num_slots)
         task = Multilabel(Settings(**chosen))
         accumulator = task.accumulator((rows.t.shape[1], rows.h.shape[1]), "cpu")
         accumulator._labels_are_known = True

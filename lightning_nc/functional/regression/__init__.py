@@ -10,6 +10,7 @@ from lightning_nc.functional.regression.features import (
 from lightning_nc.functional.regression.features import outside_variance as outside_variance
 from lightning_nc.functional.regression.features import row_space as row_space
 from lightning_nc.functional.regression.features import row_space_centered as row_space_centered
+from lightning_nc.functional.regression.gram import compared_grams as compared_grams
 from lightning_nc.functional.regression.gram import gamma as gamma
 from lightning_nc.functional.regression.gram import gram_distance as gram_distance
 from lightning_nc.functional.regression.gram import gram_distance_at_zero as gram_distance_at_zero

@@ -63,7 +63,7 @@ def gram_distance(joint: JointMoments, readout: LinearReadout) -> Float[Tensor, 
         Andriopoulos, Dong, Guo, Zhao & Ross (2024), "The prevalence of neural collapse in neural
         multivariate regression".
     """
-    return _distance(joint, readout, _best_shift(joint, readout))
+    return _distance(joint, readout, gamma(joint, readout))
 
 
 def gamma(joint: JointMoments, readout: LinearReadout) -> Float[Tensor, ""]:
@@ -140,12 +140,32 @@ def _best_shift(joint: JointMoments, readout: LinearReadout) -> Float[Tensor, ""
     return torch.clamp(mean - product.diagonal().mean() / slope, min=root.least * 0, max=root.least)
 
 
-def _distance(
-    joint: JointMoments, readout: LinearReadout, shift: Float[Tensor, ""]
-) -> Float[Tensor, ""]:
+def compared_grams(
+    joint: JointMoments, readout: LinearReadout, gamma: Float[Tensor, ""]
+) -> tuple[Float[Tensor, "n n"], Float[Tensor, "n n"]]:
+    r"""What :func:`gram_distance` compares: :math:`W W^\top`, and the root of Sigma less that of gamma.
+
+    Args:
+        joint: Moments of features and targets.
+        readout: The last linear layer.
+        gamma: What is taken off.
+
+    Returns:
+        Both, with a Frobenius norm of 1.
+
+    Raises:
+        UndefinedMeasure: As :func:`gram_distance`.
+    """
     root = target_roots(joint).matrix
-    shifted = root - shift * torch.eye(len(root), dtype=root.dtype, device=root.device)
-    return (_normalized(_gram(joint, readout)) - _normalized(shifted)).square().sum()
+    shifted = root - gamma.sqrt() * torch.eye(len(root), dtype=root.dtype, device=root.device)
+    return _normalized(_gram(joint, readout)), _normalized(shifted)
+
+
+def _distance(
+    joint: JointMoments, readout: LinearReadout, gamma: Float[Tensor, ""]
+) -> Float[Tensor, ""]:
+    product, shifted = compared_grams(joint, readout, gamma)
+    return (product - shifted).square().sum()
 
 
 def _gram(joint: JointMoments, readout: LinearReadout) -> Float[Tensor, "n n"]:

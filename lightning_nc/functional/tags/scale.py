@@ -222,4 +222,4 @@ def _rounding(
 
 def _require_length(squares: Float[Tensor, ""], least: Float[Tensor, ""], what: str) -> None:
     if bool(squares <= least):
-        raise UndefinedMeasure(f"{what} are zero around the mean of the single-tag means")
+        raise UndefinedMeasure(f"{what} are zero around the center")
