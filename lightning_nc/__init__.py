@@ -10,6 +10,7 @@
 - NeuralCollapseWarning: what they say, for warning filters.
 - functional: one function per formula, and the table MEASURES of the logged keys.
 - figures: the pictures, and their table PICTURES.
+- nn: losses that bring it about.
 """
 
 import importlib
@@ -17,6 +18,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from lightning_nc import functional as functional
+from lightning_nc import nn as nn
 from lightning_nc.measure import measure as measure
 from lightning_nc.measurement import Comparison as Comparison
 from lightning_nc.measurement import Measurement as Measurement
@@ -48,6 +50,7 @@ __all__ = [
     "figures",
     "functional",
     "measure",
+    "nn",
 ]
 
 try:

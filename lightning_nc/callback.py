@@ -89,7 +89,7 @@ class NeuralCollapseCallback(Callback):
             line counts, and what it does not name is "auto".
         measures: A list of keys, globs, families ("layer": all of ``layer/*``), "default", or
             functions by dotted path, which are logged under ``custom/``; their parameters are named
-            like the attributes of :class:`lightning_nc.functional.ClassEvidence`.
+            like ``parts`` of the evidence, such as :class:`lightning_nc.functional.ClassEvidence`.
         ignore_index: Label of rows to leave out, or None.
         max_rows_per_batch: At most this many rows of a batch enter, a uniform random subset; for
             token-level features.

@@ -38,7 +38,7 @@ ALLOWED = {
     },
     "measurement": {"values", "functional", "tasks", "figures", "matplotlib"},
     "__init__": {
-        "functional", "measure", "measurement", "metric", "values", "figures", "callback",
+        "functional", "measure", "measurement", "metric", "values", "figures", "callback", "nn",
     },
 }  # fmt: skip
 """What a folder, or a file at the top, may import besides itself, of ours and of some libraries."""

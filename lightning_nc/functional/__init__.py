@@ -1,6 +1,8 @@
 """Pure functions, one per formula: from values to a scalar tensor."""
 
 from lightning_nc.functional import frames as frames
+from lightning_nc.functional import regression as regression
+from lightning_nc.functional import tags as tags
 from lightning_nc.functional.central_path import LeastSquares as LeastSquares
 from lightning_nc.functional.central_path import least_squares as least_squares
 from lightning_nc.functional.central_path import loss_least_squares as loss_least_squares
@@ -67,7 +69,13 @@ from lightning_nc.functional.variability import (
 )
 from lightning_nc.values.evidence import ClassEvidence as ClassEvidence
 from lightning_nc.values.evidence import Evidence as Evidence
+from lightning_nc.values.joint import JointMoments as JointMoments
+from lightning_nc.values.joint import LinearReadout as LinearReadout
 from lightning_nc.values.linear_head import LinearHead as LinearHead
 from lightning_nc.values.penalties import Penalties as Penalties
 from lightning_nc.values.penalties import objective_penalty as objective_penalty
 from lightning_nc.values.penalties import penalties_of_weight_decay as penalties_of_weight_decay
+from lightning_nc.values.regression import RegressionEvidence as RegressionEvidence
+from lightning_nc.values.tag_evidence import TagEvidence as TagEvidence
+from lightning_nc.values.tags import TagMoments as TagMoments
+from lightning_nc.values.tags import TagStatistics as TagStatistics
