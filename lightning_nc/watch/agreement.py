@@ -145,9 +145,10 @@ def _same_entries(labels: Tensor, rows: Tensor, target: Tensor) -> bool:
     kept = labels[rows]
     if target.numel() == labels.numel():
         target = target.reshape(labels.shape)[rows]
-    return target.numel() == kept.numel() and bool(
-        (target.reshape(kept.shape) == kept.to(target.dtype)).all()
-    )
+    if target.numel() != kept.numel():
+        return False
+    mine, theirs = kept.to(target.dtype), target.reshape(kept.shape)
+    return bool(((mine == theirs) | (mine.isnan() & theirs.isnan())).all())
 
 
 def _takes(forward: Forward) -> Callable[[VectorLabels], bool]:

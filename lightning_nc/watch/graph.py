@@ -193,7 +193,10 @@ def _holds_vectors(node: Any) -> bool:
 
 
 def _vectors_of(node: Any) -> VectorLabels:
-    return VectorLabels(_products_below(node), node._saved_target.detach(), node._saved_self.detach())
+    given, target = node._saved_self.detach(), node._saved_target.detach()
+    if node.next_functions[0][0] is None:  # squared errors are the same the other way round
+        given, target = target, given
+    return VectorLabels(_products_below(node), target, given)
 
 
 def _products_below(node: Any) -> frozenset[Any]:

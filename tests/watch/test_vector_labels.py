@@ -45,13 +45,18 @@ TAKEN = {
     "huber": lambda n: F.huber_loss(n.net(n.x), n.y),
     "smooth": lambda n: F.smooth_l1_loss(n.net(n.x), n.y, reduction="sum"),
     "flattened": lambda n: F.mse_loss(n.net(n.x).flatten(), n.y.flatten()),
+    "the other way round": lambda n: F.mse_loss(n.y, n.net(n.x)),
+    "a row without": lambda n: F.mse_loss(n.net(n.x), n.y),
     "by hand": lambda n: (n.net(n.x) - n.y / 2).square().mean(),  # does not tell
 }
 
 
 @pytest.mark.parametrize("name", TAKEN)
 def test_the_labels_of_the_loss_are_taken(name):
-    trained(TAKEN[name])
+    labels = Targets.data(12).tensors[1]
+    if name == "a row without":
+        labels[3] = torch.nan
+    trained(TAKEN[name], labels=labels)
 
 
 OTHERS = {
