@@ -142,7 +142,7 @@ class Multilabel(Task):
         )
 
     def require(self, target: Shaped[Tensor, "B K"]) -> None:
-        """Raise a ValueError unless all labels are 0 or 1, and some row has a tag.
+        """Raise a ValueError unless all labels are 0 or 1.
 
         Args:
             target: Labels, one row each.
