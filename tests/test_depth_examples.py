@@ -12,7 +12,7 @@ def layers(tmp_path_factory):
     return folder, run("intermediate_layers", folder, "--quick")
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_the_share_within_classes_falls_with_depth(layers):
     perceptron = numbers(layers[1].split("\nconvolutions")[0], r"(?:layer \d|classifier)")
     assert len(perceptron) == 8
@@ -24,7 +24,7 @@ def test_the_share_within_classes_falls_with_depth(layers):
     assert min(a - c for a, c in zip(aligned[-3:], chance[-3:], strict=True)) > 0.3
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_the_table_of_layers_says_what_shows_and_what_does_not(layers):
     found = verdicts(layers[1])
     assert len(found) == 12
@@ -41,7 +41,7 @@ def heads(tmp_path_factory):
     return folder, run("deep_linear", folder, "--quick")
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_deep_linear_heads_come_near_their_frames(heads):
     rows = numbers(heads[1], r"(?:(?:MSE|CE), M = \d)?")
     assert [int(row[0]) for row in rows] == [1, 1, 2, 3, 1, 2, 3, 4, 5, 6, 1, 1, 2, 3]
@@ -55,7 +55,7 @@ def test_deep_linear_heads_come_near_their_frames(heads):
     assert min(min(row[1:4]) for row in deep_entropy) > 0.5
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_the_table_of_heads_says_that_deep_cross_entropy_forms_no_simplex(heads):
     found = verdicts(heads[1])
     assert len(found) == 11

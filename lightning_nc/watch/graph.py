@@ -18,8 +18,7 @@ _PRODUCTS = re.compile(
     r"|ThnnFusedGruCell|SparseAddmm|SparseMm|IndexAdd|ScatterAdd|ScatterReduce|SegmentReduce|Native\w+Norm"
     r"|CudnnBatchNorm)Backward\d+"
 )
-# what picks rows of one, where it is given one
-_PICKS = re.compile(r"(Embedding|EmbeddingBag|Index|IndexSelect|Gather)Backward\d+")
+_PICKS = re.compile(r"(Embedding|EmbeddingBag|Index|IndexSelect|Gather)Backward\d+")  # rows of one
 _BUILT_IN = re.compile(r"\w+Backward\d+|AccumulateGrad|CppFunction|_DDPSinkBackward|ErrorBackward")
 # which compare each entry of their input with one of their target, and keep both
 _OF_ENTRIES = re.compile(r"(MseLoss|SmoothL1Loss|HuberLoss|BinaryCrossEntropy(WithLogits)?)Backward\d+")
@@ -205,9 +204,8 @@ def _products_below(node: Any) -> frozenset[Any]:
 
 def _labels_of(node: Any) -> HardLabels:
     ignored = int(node._saved_ignore_index)  # an unsigned number, as the graph shows it
-    return HardLabels(
-        _products_below(node), node._saved_target.detach(), ignored - 2**64 * (ignored >= 2**63)
-    )
+    ignored -= 2**64 * (ignored >= 2**63)
+    return HardLabels(_products_below(node), node._saved_target.detach(), ignored)
 
 
 def _is_of_rows(node: Any) -> bool:

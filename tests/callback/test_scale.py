@@ -55,7 +55,7 @@ def test_a_hundred_thousand_batches_do_not_drift():
     assert errors["sums_of_squares"] < 1e-6
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @needs_proc
 def test_eight_hundred_epochs_take_no_memory_but_their_history():
     result = long_run("eight_hundred_epochs")
