@@ -25,14 +25,14 @@ def imbalanced(tmp_path_factory):
     return folder, run("imbalanced", folder, "--quick")
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_free_features_reach_their_frame_and_a_small_class_vanishes_where_it_must(imbalanced):
     found = verdicts(imbalanced[1])
     assert len(found) == 18
     require_shown(found, *FREE, *VANISHING)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_the_table_of_runs_tells_verdict_parameter_and_distances(imbalanced):
     table = imbalanced[1].split("\n\n")[0].splitlines()[2:]
     rows = {line[:22].strip(): line[22:].split() for line in table}
@@ -53,7 +53,7 @@ def path(tmp_path_factory):
     return folder, run("central_path", folder, "--quick")
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_the_parts_of_the_squared_error_add_up_to_what_the_network_logs(path):
     rows = numbers(path[1], " +[0-9]+")
     assert len(rows) == 9
@@ -63,7 +63,7 @@ def test_the_parts_of_the_squared_error_add_up_to_what_the_network_logs(path):
     assert rows[-1][-1] < rows[0][-1] / 5
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_the_table_of_the_path_says_what_shows(path):
     found = verdicts(path[1])
     assert len(found) == 10

@@ -29,7 +29,7 @@ def long_run(name):
     return json.loads(run.stdout)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @needs_proc
 def test_fifty_thousand_classes_take_the_memory_of_their_means():
     result = long_run("fifty_thousand_classes")
@@ -46,7 +46,7 @@ def test_fifty_thousand_classes_take_the_memory_of_their_means():
     assert values["nc1/rank"] == 1024
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_hundred_thousand_batches_do_not_drift():
     errors = long_run("hundred_thousand_batches")
     assert errors["counts"] == 0
