@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lightning_nc.stream.accumulator import Labels, own_mode
 from lightning_nc.stream.backlog import UNKNOWN, Backlog, Rows
-from lightning_nc.stream.class_moments import ClassMoments, require_same_shapes
+from lightning_nc.stream.class_moments import ClassMoments
 from lightning_nc.stream.row_accumulator import RowAccumulator, finite_rows
 from lightning_nc.values.classifier import LinearClassifier
 from lightning_nc.values.evidence import ClassEvidence
@@ -73,28 +73,6 @@ class ClassAccumulator(RowAccumulator):
         else:
             self.sample.knows_decisions()
         self._take_in(Rows(features.detach(), target, predicted.detach()))
-
-    def states(self) -> dict[str, Tensor]:
-        """All that it holds, each tensor whole and readable by itself."""
-        self.settle()
-        return {**self.moments.kept(), "tallies": self.tallies, **self.sample.states()}
-
-    def load(self, states: Mapping[str, Tensor]) -> None:
-        """Go on from :meth:`states`, which are copied.
-
-        Args:
-            states: Of an accumulator of the same shape.
-
-        Raises:
-            ValueError: If they are those of something else; nothing is changed.
-        """
-        require_same_shapes(states, {**self.moments.kept(), "tallies": self.tallies})
-        self.sample.require_same_shapes(states)
-        self.reset()
-        with own_mode(self.device):
-            self.moments.copy_from(states)
-            self.tallies.copy_(states["tallies"])
-            self.sample.load(states)
 
     def sums(self) -> list[Tensor]:
         """Counts, sums and tallies."""
@@ -189,6 +167,12 @@ class ClassAccumulator(RowAccumulator):
         self.sample.move(device)
         self.device = device
         self._backlog = Backlog(self.sizes[1], device)
+
+    def _moments(self) -> dict[str, Tensor]:
+        return self.moments.kept()
+
+    def _copy_from(self, states: Mapping[str, Tensor]) -> None:
+        self.moments.copy_from(states)
 
     def _forget(self) -> None:
         self.moments.reset()

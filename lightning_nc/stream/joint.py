@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
-from lightning_nc.stream.accumulator import Labels, own_mode
+from lightning_nc.stream.accumulator import Labels
 from lightning_nc.stream.backlog import UNKNOWN, Rows
-from lightning_nc.stream.class_moments import ClassMoments, require_same_shapes
+from lightning_nc.stream.class_moments import ClassMoments
 from lightning_nc.stream.memory import entries_at_once, free_bytes
 from lightning_nc.stream.row_accumulator import RowAccumulator, finite_rows
 from lightning_nc.values.classifier import LinearClassifier
@@ -101,29 +101,6 @@ class JointAccumulator(RowAccumulator):
         unknown = torch.full_like(target[:, 0], UNKNOWN, dtype=torch.int64)
         self._take_in(Rows(features.detach(), target, unknown))
 
-    def states(self) -> dict[str, Tensor]:
-        """All that it holds, each tensor whole and readable by itself."""
-        self.settle()
-        return {**self._moments(), "tallies": self.tallies, **self.sample.states()}
-
-    def load(self, states: Mapping[str, Tensor]) -> None:
-        """Go on from :meth:`states`, which are copied.
-
-        Args:
-            states: Of an accumulator of the same shape.
-
-        Raises:
-            ValueError: If they are those of something else; nothing is changed.
-        """
-        require_same_shapes(states, {**self._moments(), "tallies": self.tallies})
-        self.sample.require_same_shapes(states)
-        self.reset()
-        with own_mode(self.device):
-            for prefix, moments in self._named():
-                moments.copy_from({name: states[prefix + name] for name in moments.kept()})
-            self.tallies.copy_(states["tallies"])
-            self.sample.load(states)
-
     def sums(self) -> list[Tensor]:
         """Counts, sums and tallies."""
         self.settle()
@@ -192,6 +169,10 @@ class JointAccumulator(RowAccumulator):
             for prefix, moments in self._named()
             for name, state in moments.kept().items()
         }
+
+    def _copy_from(self, states: Mapping[str, Tensor]) -> None:
+        for prefix, moments in self._named():
+            moments.copy_from({name: states[prefix + name] for name in moments.kept()})
 
     def _forget(self) -> None:
         for _, moments in self._named():

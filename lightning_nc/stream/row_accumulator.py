@@ -1,7 +1,7 @@
 """What accumulators of rows share: small batches wait for others, and a sample of the rows is kept."""
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from jaxtyping import Bool, Float, Shaped
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lightning_nc.stream.accumulator import Accumulator, Labels, own_mode, wrong_number
 from lightning_nc.stream.backlog import Backlog, Rows
+from lightning_nc.stream.class_moments import require_same_shapes
 from lightning_nc.stream.row_sample import RowSample
 
 
@@ -45,6 +46,14 @@ class RowAccumulator(Accumulator):
     @abstractmethod
     def _add(self, rows: Rows) -> None:
         """Add rows to the states."""
+
+    @abstractmethod
+    def _moments(self) -> dict[str, Tensor]:
+        """The moments by name, as they are."""
+
+    @abstractmethod
+    def _copy_from(self, states: Mapping[str, Tensor]) -> None:
+        """Take on other moments, by name."""
 
     @abstractmethod
     def _forget(self) -> None:
@@ -107,6 +116,28 @@ class RowAccumulator(Accumulator):
             self._forget()
             self.tallies.zero_()
             self.sample.reset()
+
+    def states(self) -> dict[str, Tensor]:
+        """All that it holds, each tensor whole and readable by itself."""
+        self.settle()
+        return {**self._moments(), "tallies": self.tallies, **self.sample.states()}
+
+    def load(self, states: Mapping[str, Tensor]) -> None:
+        """Go on from :meth:`states`, which are copied.
+
+        Args:
+            states: Of an accumulator of the same shape.
+
+        Raises:
+            ValueError: If they are those of something else; nothing is changed.
+        """
+        require_same_shapes(states, {**self._moments(), "tallies": self.tallies})
+        self.sample.require_same_shapes(states)
+        self.reset()
+        with own_mode(self.device):
+            self._copy_from(states)
+            self.tallies.copy_(states["tallies"])
+            self.sample.load(states)
 
     def settle(self) -> None:
         """Bring the states up to date."""

@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from lightning_nc.stream.accumulator import Encoded, Labels, own_mode
+from lightning_nc.stream.accumulator import Encoded, Labels
 from lightning_nc.stream.backlog import Rows
-from lightning_nc.stream.class_moments import ClassMoments, require_same_shapes
+from lightning_nc.stream.class_moments import ClassMoments
 from lightning_nc.stream.co_moments import CoMoments
 from lightning_nc.stream.row_accumulator import RowAccumulator, finite_rows
 from lightning_nc.stream.some_rows import some_rows
@@ -130,31 +130,6 @@ class TagAccumulator(RowAccumulator):
             predicted = features.new_empty(len(features), 0)
         self._take_in(Rows(features.detach(), target, predicted.detach()))
 
-    def states(self) -> dict[str, Tensor]:
-        """All that it holds, each tensor whole and readable by itself."""
-        self.settle()
-        return {**self._moments(), "tallies": self.tallies, **self.sample.states()}
-
-    def load(self, states: Mapping[str, Tensor]) -> None:
-        """Go on from :meth:`states`, which are copied.
-
-        Args:
-            states: Of an accumulator of the same shape.
-
-        Raises:
-            ValueError: If they are those of something else; nothing is changed.
-        """
-        require_same_shapes(states, {**self._moments(), "tallies": self.tallies})
-        self.sample.require_same_shapes(states)
-        self.reset()
-        with own_mode(self.device):
-            self.moments.copy_from(states)
-            self.of_pairs.copy_from({n: states[_PAIR + n] for n in self.of_pairs.kept()})
-            self.co_moments.copy_from(states)
-            self.decisions.copy_(states["decisions"])
-            self.tallies.copy_(states["tallies"])
-            self.sample.load(states)
-
     def sums(self) -> list[Tensor]:
         """What adds up over ranks as it is."""
         self.settle()
@@ -212,6 +187,12 @@ class TagAccumulator(RowAccumulator):
         return {
             **self.moments.kept(), **pairs, **self.co_moments.kept(), "decisions": self.decisions,
         }  # fmt: skip
+
+    def _copy_from(self, states: Mapping[str, Tensor]) -> None:
+        self.moments.copy_from(states)
+        self.of_pairs.copy_from({n: states[_PAIR + n] for n in self.of_pairs.kept()})
+        self.co_moments.copy_from(states)
+        self.decisions.copy_(states["decisions"])
 
     def _forget(self) -> None:
         self.moments.reset()
