@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-OCCASIONS = ("layers", "min_count", "unequal_counts")
-"""Where keys join by themselves: further layers are measured, classes with few rows are left out, or a
-class has more than twice the rows of another in training, which only the data tell."""
+OCCASIONS = ("layers", "min_count", "unequal_counts", "graphs")
+"""Where keys join by themselves: further layers are measured, classes with few rows are left out, or,
+which only the data tell, a class has more than twice the rows of another in training, or the rows are
+the nodes of several graphs."""
 
 
 @dataclass(frozen=True)

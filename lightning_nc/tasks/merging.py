@@ -10,6 +10,7 @@ from torch import Tensor
 from lightning_nc.functional.counts import Count
 from lightning_nc.functional.deep_linear import partial_products
 from lightning_nc.stream.accumulator import Accumulator
+from lightning_nc.stream.graph_totals import GraphTotals
 from lightning_nc.stream.kept_classifier import KeptClassifier, KeptMap
 from lightning_nc.stream.sync import Part, Ranks, add_up, merge_ranks
 from lightning_nc.tasks.task import Around, Task
@@ -32,6 +33,7 @@ class Modules:
         stack: The layers of a linear head in their order, less the classifier at its end.
         names: Paths of the modules, the same on all ranks; "" where this rank has seen none.
         doubt: Why it is not certain what the head is, a clause; empty where it is.
+        graphs: What the graphs of the stage have come to, where rows were nodes on this rank.
     """
 
     accumulators: Mapping[str, Accumulator | None]
@@ -41,6 +43,7 @@ class Modules:
     stack: tuple[str, ...] = ()
     names: str = ""
     doubt: str = ""
+    graphs: GraphTotals | None = None
 
     @property
     def maps(self) -> list[KeptMap]:
@@ -58,6 +61,8 @@ class Modules:
             for each in self.accumulators.values():
                 if each is not None:
                     each.settle()
+            if self.graphs is not None:
+                self.graphs.settle()
         except Exception as error:
             return error
         return None
@@ -117,6 +122,8 @@ def evidence_of(
         return _of_all_ranks(modules, ranks, around or Around(), failed, counts_rows)
     if failed:
         raise RankFailed("This rank could not take part with its data.")
+    if modules.graphs is not None and modules.graphs.num_graphs > 1:
+        return dict(modules.graphs.merged(modules.graphs.sums()))
     head = modules.classifier.value() if modules.classifier.is_kept else None
     weights = {n: kept.parameters[0].clone() for n, kept in modules.weights.items() if kept.is_kept}
     maps = _Maps.of(head, weights, modules.stack)
@@ -138,16 +145,21 @@ def _of_all_ranks(
     def blank(i: int, sizes: tuple[int, ...]) -> Part:
         if i < len(names):
             return modules.tasks[names[i]].accumulator(sizes, ranks.device)
+        if i == len(names) + len(modules.maps):
+            return _blank_graphs(modules, sizes[0], ranks.device)
         return type(modules.maps[i - len(names)]).blank(sizes, ranks.device)
 
     maps = [each if each.is_kept else None for each in modules.maps]
     error = modules.failure()
     try:
-        parts = [*modules.accumulators.values(), *maps]
+        parts = [*modules.accumulators.values(), *maps, modules.graphs]
         merged = merge_ranks(parts, blank, ranks, failed or error is not None, modules.names)
     except RankFailed as told:
         raise told from error
-    kept, *others = merged[len(names) :]
+    *of_maps, graphs = merged[len(names) :]
+    if graphs is not None and int(graphs.sums[1]) > 1:
+        return dict(graphs.own.merged(graphs.sums))
+    kept, *others = of_maps
     weights = {n: w.sums[0] for n, w in zip(modules.weights, others, strict=True) if w is not None}
     head = None if kept is None else LinearClassifier(*kept.sums)
     met = _Maps.of(head, weights, modules.stack)
@@ -157,6 +169,13 @@ def _of_all_ranks(
     if not counts_rows:
         return whole
     return _counted(modules.tasks, {n: p.own for n, p in some.items()}, whole, ranks)
+
+
+def _blank_graphs(modules: Modules, num_classes: int, device: torch.device | str) -> GraphTotals:
+    names = tuple(modules.accumulators)
+    blank = modules.tasks[HEAD].graph_totals(num_classes, names, device)
+    assert blank is not None  # another rank has some
+    return blank
 
 
 def _counted(

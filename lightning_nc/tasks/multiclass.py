@@ -1,6 +1,6 @@
 """One class for each row; with a binary head, two."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -8,13 +8,19 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
+from lightning_nc.functional.graph import condition_gaps, overlaps, values_of_features
 from lightning_nc.stream.accumulator import Encoded
 from lightning_nc.stream.class_accumulator import ClassAccumulator
+from lightning_nc.stream.graph_totals import Formulas, GraphTotals
+from lightning_nc.tasks.graph_notices import about_graphs
 from lightning_nc.tasks.notices import about_covariance, about_small_classes, notices, without_lost
 from lightning_nc.tasks.task import Around, Task
 from lightning_nc.values.evidence import ClassEvidence, Evidence
+from lightning_nc.values.graphs import GraphEvidence
 from lightning_nc.values.outcome import Fate, Outcome
 from lightning_nc.values.small_classes import without_small_classes
+
+_OF_GRAPHS = Formulas(values_of_features, overlaps, condition_gaps)
 
 
 @dataclass(frozen=True)
@@ -72,8 +78,15 @@ class Multiclass(Task):
 
     @property
     def tells(self) -> frozenset[str]:
-        """That classes have unequal counts."""
-        return frozenset({"unequal_counts"})
+        """That classes have unequal counts, and that rows are the nodes of several graphs."""
+        return frozenset({"unequal_counts", "graphs"})
+
+    def graph_totals(
+        self, num_classes: int, modules: Sequence[str], device: torch.device | str
+    ) -> GraphTotals:
+        """Blank sums over graphs."""
+        of, least = self.of(num_classes), self.settings.min_count
+        return GraphTotals(num_classes, modules, of, _OF_GRAPHS, least, device)
 
     def complete(self, evidence: Evidence, around: Around | None = None) -> Evidence:
         """With the classes that count, whose decisions count, and what training has.
@@ -96,7 +109,7 @@ class Multiclass(Task):
             lacks_scatter=given.scatter is not None and kept.scatter is None,
             by_head=around.by_head,
             training=around.training,
-            occasions=self.tells if around.is_unequal else frozenset(),
+            occasions=frozenset({"unequal_counts"} if around.is_unequal else ()),
             penalties=s.penalties,
             shots=s.shots,
         )
@@ -157,13 +170,15 @@ class Multiclass(Task):
 
     def notices(self, evidence: Evidence, outcomes: Mapping[str, Outcome]) -> dict[str, str]:
         """Rows and classes that are missing, and keys that have no value."""
-        assert isinstance(evidence, ClassEvidence)
         asked = {measure.key for measure in self.measures}
         outcomes = {
             key: outcome
             for key, outcome in outcomes.items()
             if key in asked or outcome.fate is not Fate.NOT_HERE
         }
+        if isinstance(evidence, GraphEvidence):
+            return about_graphs(evidence, outcomes)
+        assert isinstance(evidence, ClassEvidence)
         texts = notices(evidence, without_lost(evidence, outcomes))
         if evidence.is_restricted:
             del texts["absent"]

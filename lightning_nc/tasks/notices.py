@@ -41,7 +41,11 @@ def notices(evidence: ClassEvidence, outcomes: Mapping[str, Outcome]) -> dict[st
     Returns:
         Texts by the kind of notice, so that each kind can be said once.
     """
-    texts = {} if evidence.tallies is None else about_rows(evidence.tallies, evidence.all_classes)
+    texts = (
+        {}
+        if evidence.tallies is None
+        else about_rows(evidence.tallies, evidence.all_classes.num_classes)
+    )
     texts |= _about_classes(evidence.all_classes) | _about_width(evidence.statistics, outcomes)
     if evidence.zero.dtype == torch.float32:
         texts["float32"] = (
@@ -165,14 +169,14 @@ def rows_left_out(lost: Mapping[str, int]) -> str:
     return f" ({', '.join(parts)} were left out)" if parts else ""
 
 
-def about_rows(tallies: Tallies, statistics: ClassStatistics) -> dict[str, str]:
+def about_rows(tallies: Tallies, num_classes: int) -> dict[str, str]:
     """Sentences on rows that were left out, by kind."""
     texts = {}
     if tallies.non_finite:
         texts["non_finite"] = about_non_finite(tallies.non_finite)
     if tallies.out_of_range:
         texts["out_of_range"] = (
-            f"{rows(tallies.out_of_range)} with a label outside [0, {statistics.num_classes}) left "
+            f"{rows(tallies.out_of_range)} with a label outside [0, {num_classes}) left "
             "out. Is num_classes too small, do the labels start at 1, or is ignore_index another value?"
         )
     if tallies.fractional:

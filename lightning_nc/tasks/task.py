@@ -1,7 +1,7 @@
 """What a kind of label means: the one place that knows."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar, get_args
@@ -15,6 +15,7 @@ from lightning_nc.functional.evaluate import evaluate
 from lightning_nc.functional.measure import Measure
 from lightning_nc.functional.select import select
 from lightning_nc.stream.accumulator import Accumulator, Encoded
+from lightning_nc.stream.graph_totals import GraphTotals
 from lightning_nc.tasks.notices import about_outcomes
 from lightning_nc.values.covariance import CovarianceSetting, check_covariance
 from lightning_nc.values.evidence import Evidence
@@ -210,6 +211,21 @@ class Task(ABC):
         Returns:
             The accumulator.
         """
+
+    def graph_totals(
+        self, num_classes: int, modules: Sequence[str], device: torch.device | str
+    ) -> GraphTotals | None:
+        """Blank sums over graphs, where each graph has statistics of its own; None: rows are rows.
+
+        Args:
+            num_classes: C.
+            modules: What is measured, by name.
+            device: Where they are.
+
+        Returns:
+            The sums.
+        """
+        return None
 
     def complete(self, evidence: Evidence, around: Around | None = None) -> Evidence:
         """The evidence of a stage, with what the user has asked for.

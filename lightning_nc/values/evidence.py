@@ -127,7 +127,7 @@ class ClassEvidence(Evidence):
     parts: ClassVar[tuple[str, ...]] = (
         "statistics", "classifier", "decisions", "network_decisions", "means_frame", "weights_frame",
         "weight", "product", "all_counts", "sample", "tallies", "references", "penalties",
-        "linear_head", "recalls", "probe_decisions",
+        "linear_head", "recalls", "probe_decisions", "graphs",
     )  # fmt: skip
 
     def __post_init__(self) -> None:
@@ -254,6 +254,10 @@ class ClassEvidence(Evidence):
 
     def _of_classes_seen(self, by_class: Tensor | None) -> Tensor | None:
         return None if by_class is None else by_class.to(self.all_classes.counts)[self.all_classes.seen]
+
+    @property
+    def graphs(self) -> None:
+        """Averages over several graphs: other evidence has them."""
 
     @cached_property
     def recalls(self) -> Recalls | None:

@@ -1,0 +1,238 @@
+"""What the graphs of a stage come to: sums over graphs of what each of them gives."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, NamedTuple
+
+import torch
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor
+
+from lightning_nc.stream.accumulator import Labels, own_mode
+from lightning_nc.stream.node_moments import Around, Places, node_moments
+from lightning_nc.values.graphs import QUANTITIES, GraphAverages, GraphEvidence, GraphMoments
+from lightning_nc.values.neighborhoods import Neighborhoods
+from lightning_nc.values.precision import accumulator_dtype
+from lightning_nc.values.sample import Tallies
+
+_MOST_BYTES = 2**26  # of moments that wait; then they become sums, for which the device is waited for
+
+
+@dataclass(frozen=True, eq=False)
+class Nodes:
+    """The nodes of a batch of graphs.
+
+    Attributes:
+        target: Labels.
+        rows: Features by module.
+        near: Features by module of which the means over a node's neighbors are measured.
+        num_graphs: G.
+        of_row: The graph of each node; None of a single one.
+        neighborhoods: Which nodes have an edge to a node; None where it is not known.
+        predicted: The network's decisions, negative where unknown; None: all of them are.
+        weights: The W that features enter, by module, where it is known.
+    """
+
+    target: Shaped[Tensor, " n"]
+    rows: Mapping[str, Float[Tensor, "n _"]]
+    near: Mapping[str, Float[Tensor, "n _"]] = field(default_factory=dict)
+    num_graphs: int = 1
+    of_row: Int[Tensor, " n"] | None = None
+    neighborhoods: Neighborhoods | None = None
+    predicted: Int[Tensor, " n"] | None = None
+    weights: Mapping[str, Float[Tensor, "out in"]] = field(default_factory=dict)
+
+
+class Formulas(NamedTuple):
+    """From what graphs leave to a value of each, NaN where it has none.
+
+    Attributes:
+        of_features: Moments to the first three of
+            :data:`~lightning_nc.values.graphs.QUANTITIES`.
+        of_decisions: Tables of classes against decisions to the overlap.
+        of_neighbors: Variances of the shares of neighbors to the gap.
+    """
+
+    of_features: Callable[[GraphMoments], Float[Tensor, "3 G"]]
+    of_decisions: Callable[[Int[Tensor, "G C C"]], Float[Tensor, " G"]]
+    of_neighbors: Callable[[Float[Tensor, "G C C"]], Float[Tensor, " G"]]
+
+
+class GraphTotals:
+    """Sums over the graphs of a stage, for each measured module; each graph counts once.
+
+    Moments wait for the end of the stage, where they are decomposed.
+
+    Args:
+        num_classes: C.
+        modules: Their names, the classifier's features first.
+        labels: What a label means.
+        formulas: From what graphs leave to values.
+        min_count: A class of fewer nodes is left out of its graph.
+        device: Where everything is.
+    """
+
+    size_names: ClassVar[tuple[str, ...]] = ("classes", "modules")
+    once: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        num_classes: int,
+        modules: Sequence[str],
+        labels: Labels,
+        formulas: Formulas,
+        min_count: int = 1,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.device = torch.empty(0, device=device).device
+        self.num_graphs = 0
+        self._classes, self._modules, self._labels = num_classes, tuple(modules), labels
+        self._formulas, self._min_count = formulas, min_count
+        with torch.inference_mode(False):
+            shape, dtype = (len(self._modules), len(QUANTITIES), 3), accumulator_dtype(self.device)
+            self._sums = torch.zeros(shape, dtype=dtype, device=self.device)
+            self._counts = torch.zeros(num_classes, dtype=torch.int64, device=self.device)
+            # graphs that lack a class, and that have a single one; labels out of range, and fractions;
+            # nodes without neighbors, and edges that go elsewhere
+            self._graphs, self._left_out, self.missing = self._counts.new_zeros(3, 2)
+        self._moments: dict[tuple[str, ...], list[GraphMoments]] = {}
+        self._decided: list[Tensor] = []
+        self._shares: list[Tensor] = []
+        self._bytes = 0
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """C, and the number of modules."""
+        return self._classes, len(self._modules)
+
+    def add(self, nodes: Nodes) -> None:
+        """Add the graphs of a batch, without waiting for the device.
+
+        Args:
+            nodes: Its nodes.
+        """
+        with own_mode(self.device):
+            encoded, near = self._labels.encode(nodes.target), nodes.neighborhoods
+            label = torch.where(encoded.counts, encoded.label, 0)
+            every = Places(label, encoded.counts, self._classes, nodes.num_graphs, nodes.of_row)
+            places = every.of_classes_with(self._min_count)
+            some = None if near is None else every.where(near.has_neighbors)
+            around = Around(places, nodes.weights, near, some and some.of_classes_with(self._min_count))
+            self._note(places, encoded.left_out, near)
+            for modules, moments in node_moments(nodes.rows, nodes.near, around):
+                self._moments.setdefault(modules, []).append(moments)
+                self._bytes += moments.num_bytes
+            if nodes.predicted is not None:
+                self._decided.append(_confusion(places, nodes.predicted))
+            if some is not None:
+                self._shares.append(_share_variances(every, some, around.shares))
+        self.num_graphs += nodes.num_graphs
+        if self._bytes > _MOST_BYTES:
+            self.settle()
+
+    def settle(self) -> None:
+        """Make sums of all that waits."""
+        with own_mode(self.device):
+            for modules, waiting in self._moments.items():
+                values = _sums(self._formulas.of_features(GraphMoments.cat(waiting)))
+                graphs = torch.tensor([len(each) // len(modules) for each in waiting])
+                # of each batch, the graphs by the first module, then those by the second
+                places = torch.tensor([self._modules.index(name) for name in modules]).repeat(
+                    len(graphs)
+                )
+                of_value = places.repeat_interleave(graphs.repeat_interleave(len(modules)))
+                self._sums[:, :3].index_add_(0, of_value.to(self.device), values.transpose(0, 1))
+            for i, tables, formula in (
+                (3, self._decided, self._formulas.of_decisions),
+                (4, self._shares, self._formulas.of_neighbors),
+            ):
+                if tables:
+                    self._sums[0, i] += _sums(formula(torch.cat(tables))).sum(0)
+        self._clear()
+
+    def reset(self) -> None:
+        """Forget all graphs."""
+        self._clear()
+        self.num_graphs = 0
+        with own_mode(self.device):
+            for state in (self._sums, self._counts, self._graphs, self._left_out, self.missing):
+                state.zero_()
+
+    def sums(self) -> list[Tensor]:
+        """All that it has come to."""
+        self.settle()
+        count = torch.tensor([self.num_graphs], device=self.device)
+        return [self._sums, count, self._graphs, self._counts, self._left_out]
+
+    def rest(self) -> list[Tensor]:
+        """Nothing: sums add up as they are."""
+        return []
+
+    def around(self, sums: list[Tensor]) -> list[Tensor]:
+        """Nothing."""
+        return []
+
+    def merged(self, sums: list[Tensor]) -> dict[str, GraphEvidence]:
+        """What all ranks have come to, by module.
+
+        Args:
+            sums: Those of all ranks.
+
+        Returns:
+            The evidence; of the data only the first one tells.
+        """
+        of_modules, *whole = sums
+        count, graphs, counts, left_out = (each.round().to(torch.int64) for each in whole)
+        lost = Tallies(*left_out.new_zeros(3), *left_out)
+        first = GraphEvidence(
+            GraphAverages(of_modules[0].clone()), int(count), counts, int(graphs[0]), int(graphs[1]),
+            tallies=lost,
+        )  # fmt: skip
+        others = {
+            name: replace(first, graphs=GraphAverages(of_module.clone()), tallies=None)
+            for name, of_module in zip(self._modules[1:], of_modules[1:], strict=True)
+        }
+        return {self._modules[0]: first, **others}
+
+    def _clear(self) -> None:
+        self._moments, self._decided, self._shares, self._bytes = {}, [], [], 0
+
+    def _note(self, places: Places, left_out: Sequence[Tensor], near: Neighborhoods | None) -> None:
+        seen = (places.counts > 0).sum(1)
+        self._counts += places.counts.sum(0)
+        self._graphs += torch.stack([(seen < self._classes) & (seen > 1), seen < 2]).sum(1)
+        self._left_out += torch.stack(list(left_out)).sum(1)
+        if near is not None:
+            self.missing += near.missing
+
+
+def _sums(values: Float[Tensor, "*q G"]) -> Float[Tensor, "*q G 3"]:
+    """What adds up over graphs: whether a value is finite, the value, and its square."""
+    finite = values.isfinite()
+    values = torch.where(finite, values, 0)
+    return torch.stack([finite.to(values), values, values.square()], -1)
+
+
+def _confusion(places: Places, predicted: Int[Tensor, " n"]) -> Int[Tensor, "G C C"]:
+    """For which class the network decides, by graph and class; rows without a decision are left out."""
+    g, c = places.num_graphs, places.num_classes
+    known = places.valid & (predicted >= 0) & (predicted < c)
+    cells = torch.where(known, places.slot * c + predicted, g * c * c)
+    totals = cells.new_zeros(g * c * c + 1).index_add_(0, cells, torch.ones_like(cells))
+    return totals[:-1].view(g, c, c)
+
+
+def _share_variances(
+    every: Places, some: Places, shares: Float[Tensor, "n C"]
+) -> Float[Tensor, "G C C"]:
+    """Of a class's nodes with neighbors, variances of the shares of these; NaN where labels lack."""
+    g, c = every.num_graphs, every.num_classes
+    counts, blank = some.counts.clamp(min=1).view(-1, 1), shares.new_zeros(g * c + 1, c)
+    means = blank.index_add(0, some.slot, shares)
+    means[:-1] /= counts
+    scatter = blank.index_add(0, some.slot, (shares - means[some.slot]).square())
+    of_row = torch.zeros_like(every.label) if every.of_row is None else every.of_row
+    lacking = of_row.new_zeros(g).index_add_(0, of_row, (~every.valid).long()) > 0
+    variances = (scatter[:-1] / counts).view(g, c, c)
+    single = (every.counts > 0).sum(1) < 2
+    return variances.masked_fill((lacking | single)[:, None, None], torch.nan)
