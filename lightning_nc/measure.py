@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import inspect
 import logging
 import sys
 import warnings
@@ -28,15 +27,15 @@ from lightning_nc.values.covariance import Covariances, by_module
 from lightning_nc.values.errors import NeuralCollapseWarning
 from lightning_nc.values.recorded import HEAD, Recorded
 from lightning_nc.values.stage import Stage
+from lightning_nc.watch.arguments import arguments_of, signature_of
+from lightning_nc.watch.graph_batch import find_graph
 from lightning_nc.watch.labels import find_mask, find_target
 from lightning_nc.watch.places import Forwards, Place, Places, of_stage
 from lightning_nc.watch.watch import Watch
 
 Function = str | Callable[[Any, Any], Any]
-Arguments = tuple[list[Any], dict[str, Any], str]
 
 _STAGE = Stage("measure", "measure", ends_epoch=True, trains=True)
-_ARGS, _KEYWORDS = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
 _IN_EVAL_MODE = "Call model.eval() before measuring, and model.train() after it."
 _LOG = logging.getLogger("lightning_nc")
 
@@ -205,14 +204,15 @@ def _way(
     function = import_function(forward, "forward") if isinstance(forward, str) else forward
     if function is not None:
         return lambda batch: function(model, batch)
-    takes = _signature(model)
+    takes = signature_of(model)
 
     def run(batch: Any) -> Any:
-        args, keywords, doubt = _arguments(batch, takes, _asides(batch, places, task))
+        args, keywords, doubt = arguments_of(batch, takes, _asides(batch, places, task))
         if not doubt:
             return model(*args, **keywords)
         place: Any = list(batch)[:1] if isinstance(batch, Mapping) else [0]
-        place = place if isinstance(batch, Mapping | list | tuple) else ".x"
+        if not isinstance(batch, Mapping | list | tuple):
+            place = ".x" if find_graph(batch) is None else ".x, batch.edge_index"
         raise ValueError(
             f"Expected to be certain how the forward of {type(model).__name__} takes a "
             f"{type(batch).__name__} as batch, but {doubt}. It takes ({', '.join(takes.parameters)}). "
@@ -223,40 +223,6 @@ def _way(
     return run
 
 
-def _signature(model: nn.Module) -> inspect.Signature:
-    """What the forward takes; a wrapper that takes anything hands it on to what it wraps."""
-    takes, inner = inspect.signature(model.forward), list(model.children())
-    kinds = {p.kind for p in takes.parameters.values()}
-    return _signature(inner[0]) if kinds == {_ARGS, _KEYWORDS} and len(inner) == 1 else takes
-
-
-def _arguments(batch: Any, takes: inspect.Signature, asides: Sequence[Any]) -> Arguments:
-    """Arguments, keywords, and a clause on why it is not certain that it is these."""
-    items = [batch]
-    if isinstance(batch, list | tuple):
-        # the first one is the input, unless it is the labels themselves
-        aside = [any(batch[0] is each for each in asides), *(_holds(v, asides) for v in batch[1:])]
-        items = [item for item, is_aside in zip(batch, aside, strict=True) if not is_aside] or [batch]
-    first, kinds = items[0], [p.kind for p in takes.parameters.values()]
-    args, keywords = [first], dict[str, Any]()
-    if isinstance(first, Mapping):
-        known = dict(first) if _KEYWORDS in kinds else takes.parameters
-        keywords = {k: v for k, v in first.items() if k in known or not _holds(v, asides)}
-        args.clear()
-        unknown = [key for key in keywords if key not in known]
-        if unknown:
-            return args, keywords, f"it does not take {', '.join(map(repr, unknown))}"
-    try:
-        takes.bind(*args, **keywords)
-    except TypeError as error:
-        return args, keywords, f"a call with it fails ({error})"
-    places = [kind for kind in kinds if kind not in {_KEYWORDS, inspect.Parameter.KEYWORD_ONLY}]
-    is_one = len(places) == 1 and places != [_ARGS]
-    if is_one or (len(items) == 1 and isinstance(first, Tensor | Mapping)):
-        return args, keywords, ""
-    return args, keywords, "it could take more than one argument"
-
-
 def _asides(batch: Any, places: Places, task: Task) -> list[Any]:
     """What a batch has beside the inputs: labels and mask."""
     where = of_stage(places.mask, _STAGE.name, "mask")
@@ -264,12 +230,6 @@ def _asides(batch: Any, places: Places, task: Task) -> list[Any]:
     where = of_stage(places.target, _STAGE.name, "target")
     labels = find_target(batch, where, mask, task.read, task.names_classes)
     return [each for each in (labels, mask) if each is not None]
-
-
-def _holds(value: Any, asides: Sequence[Any]) -> bool:
-    nested = value.values() if isinstance(value, Mapping) else value
-    inner = nested if isinstance(value, Mapping | list | tuple) else ()
-    return any(value is each for each in asides) or any(_holds(item, asides) for item in inner)
 
 
 def _devices(model: nn.Module) -> list[torch.device]:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lightning_nc.stream.kept_classifier import KeptClassifier
 from lightning_nc.watch.graph import HardLabels, LastMaps, VectorLabels
+from lightning_nc.watch.graph_batch import GraphBatch
 from lightning_nc.watch.rows import Rows
 
 
@@ -68,6 +69,7 @@ class Batch:
         repeated: Layers that ran several times before the classifier did.
         error: What went wrong in a hook.
         label_dims: How many dimensions a label has.
+        graph: The graph, or the graphs, that it holds.
     """
 
     labels: Tensor
@@ -89,6 +91,12 @@ class Batch:
     repeated: set[str] = field(default_factory=set)
     error: Exception | None = None
     label_dims: int = 0
+    graph: GraphBatch | None = None
+
+    @property
+    def nodes(self) -> GraphBatch | None:
+        """The graph, or the graphs, of whose nodes the labels are."""
+        return self.graph if self.graph is not None and self.graph.has_labels else None
 
     def __post_init__(self) -> None:
         # by which token-level features are told; a hook in a compiled graph reads no label

@@ -18,8 +18,9 @@ from lightning_nc.watch.depth import Depth
 from lightning_nc.watch.dropout import DropoutWatch
 from lightning_nc.watch.find_map import find_maps
 from lightning_nc.watch.graph import last_maps
+from lightning_nc.watch.graph_pools import GRAPH_POOLS
 from lightning_nc.watch.hook import Hook, Hooks, is_compiled
-from lightning_nc.watch.layers import Layer, drops, find_layers, place_of
+from lightning_nc.watch.layers import Layer, by_place, drops, find_layers, place_of
 from lightning_nc.watch.linear import LinearMap
 from lightning_nc.watch.parts import PartWatch
 from lightning_nc.watch.paths import modules_by_path, without_wrappers
@@ -64,14 +65,14 @@ class Capture:
         self.maps = find_maps(self.modules, name) if has_head else {}
         self.feature: Layer | None = None
         if places.features is not None:
-            path = without_wrappers(places.features)
-            self.feature = place_of(self.modules, path, "features", places.pool)
+            self.feature = place_of(self.modules, places.features, "features", places.pool)
         self.named = name  # by the user, or by an earlier run
         self.is_settled = name is not None or not has_head
         self._trained = frozenset(id(p) for p in root.parameters() if p.requires_grad)
         head = self._linear_head(name, needs) if has_head else []
         named = find_layers(self.modules, places.layers, places.pool)
         self.layers = {each.name: each for each in (*head, *named)}
+        self.at_place = by_place(self.layers)
         stack, asked = [each.name for each in head], {each.name for each in named}
         self.depth = Depth(self.layers, stack, announce, {*stack} - asked, self._may_drop())
         self.readers = self._readers(self.layers if "weight" in needs else stack)
@@ -98,8 +99,9 @@ class Capture:
         return [name for name, inside in parts if any(map(drops, inside))]
 
     def _readers(self, names: Iterable[str]) -> dict[str, Callable[[], Tensor]]:
-        """What reads the weights that the inputs of layers meet."""
-        layers = [self.layers[name] for name in names]
+        """What reads the weights that the inputs of layers meet; of nodes there is a use for all."""
+        wanted = set(names)
+        layers = [e for n, e in self.layers.items() if n in wanted or e.pool in GRAPH_POOLS]
         found = {each.name: weight_reader(each, self.modules[each.path]) for each in layers}
         return {name: reader for name, reader in found.items() if reader is not None}
 
@@ -136,8 +138,8 @@ class Capture:
             for name in self.maps:
                 self._add_hook(name, name, True, keep.keep_input)
                 self._add_hook(name, name, False, keep.keep_decisions)
-        for name, layer in self.layers.items():
-            self._add_hook(layer.path, name, layer.of_input, keep.keep_layer)
+        for (path, of_input), names in self.at_place.items():
+            self._add_hook(path, names[0], of_input, keep.keep_layers)
 
     def _add_hook(self, path: str, name: str, before: bool, kept: Callable[..., None]) -> None:
         module = self.modules[path]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lightning_nc.dotted_path import import_function
 from lightning_nc.watch.batch import Batch
-from lightning_nc.watch.labels import is_whole_numbers
+from lightning_nc.watch.mask import is_whole_numbers
 
 
 def decisions_by(predicted: str | Callable[[Any, Any], Any], batch: Batch, outputs: Any) -> Tensor:

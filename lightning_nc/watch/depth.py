@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lightning_nc.watch.batch import Forward
+from lightning_nc.watch.graph_pools import NEIGHBORHOOD_MEAN
 from lightning_nc.watch.paths import Layer
 from lightning_nc.watch.stack import is_chained
 
@@ -121,7 +122,8 @@ class Depth:
         if self.has_looked:
             return
         version = None if x.is_inference() else x._version
-        same = [name for name, (of, then) in self._seen.items() if of() is x and version == then]
+        seen = {n: of for n, of in self._seen.items() if self._layers[n].pool != NEIGHBORHOOD_MEAN}
+        same = [name for name, (of, then) in seen.items() if of() is x and version == then]
         # in inference mode, a change in place is seen by its values alone
         is_same = {n: version is not None or torch.equal(before[n], x) for n in same if n in before}
         self._entering[classifier] = [name for name, holds in is_same.items() if holds]

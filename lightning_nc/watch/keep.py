@@ -11,6 +11,7 @@ from torch import Tensor
 from lightning_nc.watch.batch import Batch, Forward
 from lightning_nc.watch.depth import NO_ROWS
 from lightning_nc.watch.graph import product_of
+from lightning_nc.watch.graph_pools import OF_NODES
 from lightning_nc.watch.heads import first_rows
 from lightning_nc.watch.hook import as_rows, casts, is_dense, leading_shape
 from lightning_nc.watch.layers import Layer
@@ -93,30 +94,49 @@ def keep_applied(
         keep_weight(capture, batch, capture.maps[name], is_applied=True)
 
 
-def keep_layer(capture: "Capture", batch: Batch, name: str, args: tuple[Any, ...], output: Any) -> None:
-    """What another module has put out, or is given, as rows."""
+def keep_layers(
+    capture: "Capture", batch: Batch, name: str, args: tuple[Any, ...], output: Any
+) -> None:
+    """What another module has put out, or is given, as rows, by each of the pools that it has."""
+    layer, nodes = capture.layers[name], None
+    for each in capture.at_place[layer.path, layer.of_input]:
+        nodes = _keep_layer(capture, batch, each, args, output, nodes)
+
+
+def _keep_layer(
+    capture: "Capture",
+    batch: Batch,
+    name: str,
+    args: tuple[Any, ...],
+    output: Any,
+    nodes: Tensor | None,
+) -> Tensor | None:
+    """By one of them; rows of nodes, which several pools begin with, are copied once."""
     is_later = batch.before is not None and name not in batch.before
     compiles = torch.compiler.is_compiling()  # a graph for what is left out would be one more
     if is_later or (not compiles and name in capture.depth.left_out):
-        return  # after the classifier it would be taken for a part of the next forward
+        return nodes  # after the classifier it would be taken for a part of the next forward
     layer = capture.layers[name]
     try:
         x = _tensor_of(layer, args, output, f"layer {layer.given!r}")
-        layer = capture.pools.of(layer, x, batch.label_shape)
+        layer = capture.pools.of(layer, x, batch.label_shape, batch.graph)
         # pooled now: the next module may change the output in place
-        rows = pooled(layer, capture.modules, x.detach(), batch.source, batch.label_shape)
+        given = batch.source, batch.label_shape, batch.graph, nodes
+        rows = pooled(layer, capture.modules, x.detach(), *given)
     except ValueError:
         if capture.depth.leaves_out(name, NO_ROWS):
-            return
+            return nodes
         raise
     current = batch.current
     if name in current.layers and name not in current.carried and capture.is_settled:
         batch.repeated.add(name)
+    nodes = rows if layer.pool in OF_NODES else nodes
     if not compiles and capture.depth.repeats(name, x, rows, current.layers):
-        return
+        return nodes
     # a layer that runs once more takes its place anew: the order is that in which they end
     current.layers.pop(name, None)
     current.layers[name], current.carried = rows, current.carried - {name}
+    return nodes
 
 
 def keep_input_weight(

@@ -1,14 +1,15 @@
 """The labels in a batch, wherever a data loader puts them."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from lightning_nc.dotted_path import import_function
 from lightning_nc.tasks.task import Task
-from lightning_nc.watch.mask import masked, roomy
+from lightning_nc.watch.graph_batch import GraphBatch, find_graph
+from lightning_nc.watch.mask import is_whole_numbers, masked, roomy
 from lightning_nc.watch.places import Place, Places, of_stage
 
 TARGET_NAMES = ("target", "targets", "label", "labels", "y")
@@ -137,8 +138,22 @@ def refuse_inputs(batch: Any, labels: Tensor, ignored: int | float | None) -> No
         )
 
 
-def labels_of(batch: Any, places: Places, stage: str, task: Task, looks: bool) -> Tensor | None:
+class Labeled(NamedTuple):
+    """What the labels of a batch are.
+
+    Attributes:
+        labels: One for each row; of those that do not count, the ignored one.
+        graph: The graph, or the graphs, in the batch; None where there is none.
+    """
+
+    labels: Tensor
+    graph: GraphBatch | None = None
+
+
+def labels_of(batch: Any, places: Places, stage: str, task: Task, looks: bool) -> Labeled | None:
     """The labels of the classifier's rows; of those that a mask leaves out, the ignored one.
+
+    Of a sampled neighborhood only the nodes count that it was sampled for.
 
     Args:
         batch: Whatever the data loader yields.
@@ -166,11 +181,26 @@ def labels_of(batch: Any, places: Places, stage: str, task: Task, looks: bool) -
     assert labels is not None
     if places.target is None and not shift and looks and task.names_classes:
         refuse_inputs(batch, labels, ignored)
+    graph = find_graph(batch, given if isinstance(given, Tensor) else labels, dims)
+    if graph is not None:
+        graph.require_mask(mask)
+        graph = graph.with_labels(labels.shape[: labels.ndim - dims].numel(), task.names_classes)
+        if looks and graph.has_labels:
+            graph.require_edges(places.averages_neighbors)
+        labels = _of_seeds(labels, graph, ignored, dims)
     if shift or mask is not None:
         labels = _of_rows_that_count(labels, mask, shift, ignored, looks, dims)
     if looks:
         task.require(labels.flatten(0, labels.ndim - dims - 1) if labels.ndim > dims else labels)
-    return labels
+    return Labeled(labels, graph)
+
+
+def _of_seeds(labels: Tensor, graph: GraphBatch, ignored: int | float | None, dims: int) -> Tensor:
+    """Labels of a sampled neighborhood in which those of the nodes around its seeds say nothing."""
+    if graph.num_seeds is None or len(labels) <= graph.num_seeds:
+        return labels
+    seeds = torch.arange(len(labels), device=labels.device) < graph.num_seeds
+    return _of_rows_that_count(labels, seeds, 0, ignored, looks=False, dims=dims)
 
 
 def _of_rows_that_count(
@@ -190,17 +220,6 @@ def _of_rows_that_count(
     labels = shifted(labels, shift, ignored)
     # neither a row that does not count, nor the label of one
     return labels if mask is None else masked(labels, mask, ignored, looks=False)
-
-
-def is_whole_numbers(value: Any) -> bool:
-    """Whether it is a tensor of integers.
-
-    Example:
-        >>> import torch
-        >>> is_whole_numbers(torch.tensor([1])), is_whole_numbers(torch.tensor([1.0]))
-        (True, False)
-    """
-    return isinstance(value, Tensor) and not value.is_floating_point() and not value.is_complex()
 
 
 def _usual_target(batch: Any, apart: Any, names_classes: bool) -> Any:

@@ -10,6 +10,7 @@ from torch import nn
 
 from lightning_nc.values.covariance import CovarianceSetting
 from lightning_nc.values.recorded import HEAD
+from lightning_nc.watch.graph_pools import GRAPH_POOLS
 from lightning_nc.watch.paths import Layer, matching, require_path, without_wrappers
 from lightning_nc.watch.pools import require_pool
 
@@ -39,6 +40,11 @@ def place_of(modules: Mapping[str, nn.Module], path: str, argument: str, pool: s
         Layer(name='head.in', path='head', pool='auto', of_input=True, is_found=False)
     """
     require_pool(pool)
+    if pool in GRAPH_POOLS:
+        raise ValueError(
+            f"Expected pool to make rows of {argument}={path!r}, but {pool!r} is for layers. Leave "
+            f"pool out, and measure layers={{{path!r}: [{pool!r}]}}."
+        )
     path, of_input = _side(path, argument)
     require_path(modules, path, argument)
     return _layer(path, of_input, pool)
@@ -95,6 +101,19 @@ def _hands_on(path: str, module: nn.Module) -> bool:
     makes_weight = "parametrizations" in path.split(".")
     is_dropout = isinstance(module, (*_DROPOUTS, nn.Identity))
     return makes_weight or is_dropout or type(module).__name__ in _DROPS_PATHS
+
+
+def by_place(layers: Mapping[str, Layer]) -> dict[tuple[str, bool], list[str]]:
+    """The names of layers by the module, and whether its input is meant: one for each pool.
+
+    Example:
+        >>> by_place({name: Layer(name, "a", "auto") for name in ("a.first", "a.last")})
+        {('a', False): ['a.first', 'a.last']}
+    """
+    names: dict[tuple[str, bool], list[str]] = {}
+    for each in layers.values():
+        names.setdefault((each.path, each.of_input), []).append(each.name)
+    return names
 
 
 def drops(module: nn.Module) -> bool:

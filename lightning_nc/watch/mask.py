@@ -46,6 +46,16 @@ def masked(labels: Tensor, mask: Any, ignored: int | float, looks: bool, dims: i
     return kept.index_copy(0, mask.long(), labels[mask.long()])
 
 
+def is_whole_numbers(value: Any) -> bool:
+    """Whether it is a tensor of integers.
+
+    Example:
+        >>> is_whole_numbers(torch.tensor([1])), is_whole_numbers(torch.tensor([1.0]))
+        (True, False)
+    """
+    return isinstance(value, Tensor) and not value.is_floating_point() and not value.is_complex()
+
+
 def roomy(labels: Tensor) -> Tensor:
     """Labels of a type that holds an ignored one: -100 would be a class in uint8, and True in bool."""
     return labels if labels.is_floating_point() else labels.long()

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from lightning_nc.dotted_path import import_function
+from lightning_nc.watch.graph_batch import NEIGHBORHOOD_MEAN
 
 Forwards = Literal["first", "last", "all", "concat"]
 Place = str | int | Callable[[Any], Any]
@@ -76,6 +77,13 @@ class Places:
         for name in names:
             of_stage(self.target, name, "target")
             of_stage(self.mask, name, "mask")
+
+    @property
+    def averages_neighbors(self) -> bool:
+        """Whether the means over the neighbors of nodes are measured of some layer."""
+        of_layers = self.layers.values() if isinstance(self.layers, Mapping) else ()
+        pools = ([each] if isinstance(each, str) else each for each in (self.pool, *of_layers))
+        return any(NEIGHBORHOOD_MEAN in each for each in pools)
 
     @property
     def head(self) -> str | None:

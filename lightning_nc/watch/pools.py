@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from lightning_nc.dotted_path import import_function
 from lightning_nc.watch.channels import channel_axis
+from lightning_nc.watch.graph_batch import GraphBatch
+from lightning_nc.watch.graph_pools import GRAPH_POOLS, of_graph
 from lightning_nc.watch.paths import Layer
 
 _SHAPES = 1024  # for which the pools of layers are kept
@@ -82,10 +84,12 @@ def require_pool(pool: str) -> None:
     Example:
         >>> require_pool("token_mean")
     """
+    if pool in GRAPH_POOLS:
+        return
     if pool not in (*POOLS, "auto") and "." not in pool:
         raise ValueError(
-            f"Expected pool to be 'auto', one of {', '.join(POOLS)}, or the dotted path of a function, "
-            f"but got {pool!r}."
+            f"Expected pool to be 'auto', one of {', '.join((*POOLS, *GRAPH_POOLS))}, or the dotted "
+            f"path of a function, but got {pool!r}."
         )
     for name in POOLS if pool == "auto" else (pool,):
         function, _ = _pool_of(name)
@@ -144,8 +148,13 @@ def pooled(
     x: Tensor,
     batch: Any,
     label_shape: torch.Size | None,
+    graph: GraphBatch | None = None,
+    nodes: Tensor | None = None,
 ) -> Tensor:
     """What a module puts out, or takes in, as rows in memory of their own.
+
+    What has two dimensions is rows already, but of nodes for a pool of graphs, or a function of one's
+    own.
 
     Args:
         layer: The place in the network, and its pool.
@@ -153,9 +162,11 @@ def pooled(
         x: What was seen there.
         batch: What the data loader gave.
         label_shape: Shape of the batch's labels, by which token-level features are told.
+        graph: The graph, or the graphs, in the batch.
+        nodes: A copy of it as rows of nodes, if there is one.
 
     Returns:
-        Rows.
+        Rows; for "neighborhood_mean" those of the nodes, of which the recorder takes the means.
 
     Raises:
         ValueError: If "auto" cannot tell where the channels are.
@@ -165,7 +176,9 @@ def pooled(
         >>> pooled(layer, {"conv": nn.Conv2d(3, 4, 1)}, torch.ones(2, 4, 5, 5), None, None).shape
         torch.Size([2, 4])
     """
-    if x.ndim <= 2:
+    if layer.pool in GRAPH_POOLS:
+        return of_graph(layer, x, graph, batch, nodes)
+    if x.ndim <= 2 and (graph is None or layer.pool == "auto" or layer.pool in POOLS):
         return x.clone()
     pool = choose_pool(layer, modules, x, label_shape) if layer.pool == "auto" else layer.pool
     rows = apply_pool(pool, x, batch)
@@ -228,10 +241,15 @@ class ChosenPools:
         self._modules = modules
         self._known: dict[tuple[Any, ...], Layer] = {}
 
-    def of(self, layer: Layer, x: Tensor, label_shape: torch.Size) -> Layer:
+    def of(
+        self, layer: Layer, x: Tensor, label_shape: torch.Size, graph: GraphBatch | None = None
+    ) -> Layer:
         """A layer with its pool; raises a ValueError where it is not certain where the channels are."""
-        if layer.pool != "auto" or x.ndim <= 2 or torch.compiler.is_compiling():
+        if layer.pool != "auto" or torch.compiler.is_compiling():
             return layer
+        if x.ndim <= 2:
+            of_nodes = graph is not None and graph.has_more_nodes(len(x), label_shape.numel())
+            return replace(layer, pool="graph_mean") if of_nodes else layer
         key = layer.name, x.shape, label_shape
         if key not in self._known:
             if len(self._known) >= _SHAPES:  # sequences of any length

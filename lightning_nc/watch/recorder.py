@@ -1,13 +1,15 @@
 """One stage of one data loader: an accumulator for each measured module, and the values at its end."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lightning_nc.stream.accumulator import Accumulator
+from lightning_nc.stream.graph_totals import GraphTotals
 from lightning_nc.stream.kept_classifier import KeptClassifier, KeptMap
 from lightning_nc.stream.reservoir import to_device
 from lightning_nc.stream.row_sample import shared_rows
@@ -19,6 +21,10 @@ from lightning_nc.values.recorded import HEAD, Recorded
 from lightning_nc.values.training import Training
 from lightning_nc.watch.batch import Forward
 from lightning_nc.watch.depth import OTHER_ROWS
+from lightning_nc.watch.graph_batch import GraphBatch
+from lightning_nc.watch.node_record import NodeRecord, rows_of_nodes
+
+_Checked = TypeVar("_Checked")
 
 
 class Recorder:
@@ -33,6 +39,7 @@ class Recorder:
         stack: Those of them that make up a linear head with the classifier, in their order.
         left_out: Layers that are not measured after all, and why; others may join.
         found: Layers that nobody has named, so that they may join.
+        near: Layers of which the means over a node's neighbors are measured.
     """
 
     def __init__(
@@ -45,6 +52,7 @@ class Recorder:
         stack: Sequence[str] = (),
         left_out: dict[str, str] | None = None,
         found: Collection[str] = (),
+        near: Collection[str] = (),
     ) -> None:
         self.classifier = KeptClassifier()
         self.weights = {name: KeptMap() for name in weights}
@@ -54,6 +62,7 @@ class Recorder:
         self._tasks = {n: task.of_module(own.get(n, default), rows) for n in (HEAD, *layers)}
         self._max_rows = max_rows_per_batch
         self._stack, self._found = stack, frozenset(found)
+        self._nodes = NodeRecord(frozenset(near), task.ignored)
         self._left_out = {} if left_out is None else left_out
         self._accumulators: dict[str, Accumulator] = {}
         self.reset()
@@ -65,6 +74,7 @@ class Recorder:
         for kept in (self.classifier, *self.weights.values()):
             kept.reset()
         self._batches: Counter[str] = Counter()  # those with rows, by module
+        self._nodes.reset()
         self._is_abandoned = False
         self._subsets: dict[int, np.random.Generator] = {}
 
@@ -72,36 +82,49 @@ class Recorder:
         """This stage is incomplete: on all ranks, :meth:`close` shall raise and not tell values."""
         self._is_abandoned = True
 
-    def check(self, forward: Forward, target: Tensor, num_rows: int) -> None:
+    def check(
+        self, forward: Forward, target: Tensor, num_rows: int, nodes: GraphBatch | None = None
+    ) -> None:
         """Raise what :meth:`add` would raise, without adding anything.
 
         Args:
             forward: What a forward has left.
             target: The batch's labels.
             num_rows: The rows of the classifier.
+            nodes: The graphs of whose nodes they are.
 
         Raises:
             ValueError: If features and labels, or classifier and classes, do not fit.
         """
-        parts = self._parts(forward)
+        parts = self._nodes.with_means(self._parts(forward), nodes)
         self._prepare(parts, num_rows)
-        self._checked(parts, target)
+        self._checked(parts, target, nodes)
 
-    def add(self, forward: Forward, target: Tensor, num_rows: int) -> None:
+    def add(
+        self, forward: Forward, target: Tensor, num_rows: int, nodes: GraphBatch | None = None
+    ) -> None:
         """Add one forward.
 
         Args:
             forward: What it has left.
             target: The batch's labels.
             num_rows: The rows of the classifier.
+            nodes: The graphs of whose nodes they are.
 
         Raises:
             ValueError: If features and labels, or classifier and classes, do not fit.
         """
         predicted, parts = forward.predicted, self._parts(forward)
+        if nodes is not None and nodes.num_seeds is None:
+            parts = self._fitting(parts, lambda _, h: rows_of_nodes(h, target))
+            self._nodes.add(nodes, target, parts, predicted, *self._around(parts, num_rows))
+        if self._nodes.are_of_several:
+            self._batches.update(parts.keys())
+            return
+        parts = self._nodes.with_means(parts, nodes)
         self._prepare(parts, num_rows)
         # all of them are checked before the first is changed: all of the batch or nothing
-        checked, subsets = self._checked(parts, target), dict[int, Tensor | None]()
+        checked, subsets = self._checked(parts, target, nodes), dict[int, Tensor | None]()
         for name, (h, y) in checked.items():
             # a layer pooled to other rows than the classifier's has no decisions of its own
             known = None if predicted is None or len(predicted) != len(y) else predicted
@@ -152,8 +175,9 @@ class Recorder:
         for kept in (self.classifier, *self.weights.values()):
             kept.gather()
         modules = Modules(
-            {n: self._accumulators[n] if self._batches[n] else None for n in self._tasks},
+            {n: self._accumulators[n] if self._has_rows(n) else None for n in self._tasks},
             self.classifier, self._tasks, self.weights, tuple(self._stack), names, doubt,
+            self._nodes.totals,
         )  # fmt: skip
         evidence = evidence_of(modules, ranks, around, self._is_abandoned)
         some = {name: each for name, each in evidence.items() if each.num_samples}
@@ -165,11 +189,11 @@ class Recorder:
             for name, each in some.items()
             for kind, text in self._tasks[name].notices(each, outcomes[name]).items()
         }
-        said |= self._said_of_batches()
+        said |= self._said_of_batches() | self._nodes.notices()
         silent = [n for n in self._tasks if n not in evidence and n not in self._left_out]
         if silent and evidence:
             said["silent", HEAD] = _silent_layers(silent)
-        if not any(outcomes.values()):
+        if not some or not any((*outcomes.values(), *said)):
             said["empty", HEAD] = (
                 "Expected at least one row with a label that counts, but got none: nothing is "
                 "logged. Is the data loader empty, or is every label ignore_index?"
@@ -186,12 +210,30 @@ class Recorder:
         Returns:
             The counts, none where there is no row.
         """
-        each = self._accumulators[HEAD] if self._batches[HEAD] else None
+        each = self._accumulators[HEAD] if self._has_rows(HEAD) else None
+        if self._nodes.totals is not None and ranks is not None and ranks.several:
+            each = None  # other ranks may have other graphs
         modules = Modules({HEAD: each}, KeptClassifier(), {HEAD: self._tasks[HEAD]})
         around = Around(is_whole=is_whole)
         evidence = evidence_of(modules, ranks, around, self._is_abandoned, counts_rows=False)
         found = evidence.get(HEAD)
         return (found and found.training) or Training()
+
+    def _has_rows(self, name: str) -> bool:
+        """Whether statistics of its rows are kept: of several graphs each has its own."""
+        return self._batches[name] > 0 and not self._nodes.are_of_several
+
+    def _around(
+        self, parts: Mapping[str, Tensor], num_rows: int
+    ) -> tuple[dict[str, Tensor], Callable[[], GraphTotals | None]]:
+        """What features enter, as it was in this batch; and what makes blank sums over graphs."""
+        maps = {HEAD: self.classifier, **self.weights}
+        known = {n: kept.parameters[0] for n, kept in maps.items() if n in parts and kept.is_kept}
+        met = {n: w for n, w in known.items() if w.shape[1] == parts[n].shape[1]}
+        h, modules = parts[HEAD], tuple(self._tasks)
+        return met, lambda: self._task.graph_totals(
+            self._tasks[HEAD].sizes(h.shape[1], num_rows)[0], modules, h.device
+        )
 
     def _parts(self, forward: Forward) -> dict[str, Tensor]:
         assert forward.features is not None
@@ -213,12 +255,23 @@ class Recorder:
             except ValueError as error:
                 raise _of_layer(name, error) from error
 
-    def _checked(self, parts: Mapping[str, Tensor], target: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+    def _checked(
+        self, parts: Mapping[str, Tensor], target: Tensor, nodes: GraphBatch | None
+    ) -> dict[str, tuple[Tensor, Tensor]]:
         """Rows and labels by module; one that was found and does not fit is left out from here on."""
+
+        def check(name: str, h: Tensor) -> tuple[Tensor, Tensor]:
+            return self._accumulators[name].check(h, self._nodes.labels_of(name, h, target, nodes))
+
+        return self._fitting(parts, check)
+
+    def _fitting(
+        self, parts: Mapping[str, Tensor], check: Callable[[str, Tensor], _Checked]
+    ) -> dict[str, _Checked]:
         checked = {}
         for name, h in parts.items():
             try:
-                checked[name] = self._accumulators[name].check(h, target)
+                checked[name] = check(name, h)
             except ValueError as error:
                 if name not in self._found:
                     raise _of_layer(name, error) from error

@@ -10,6 +10,7 @@ from lightning_nc.values.stage import STAGES, Stage, stage_of
 from lightning_nc.watch import explain
 from lightning_nc.watch.capture import Capture
 from lightning_nc.watch.census import Census
+from lightning_nc.watch.graph_batch import NEIGHBORHOOD_MEAN
 from lightning_nc.watch.layers import covariances_of
 from lightning_nc.watch.recorder import Recorder
 
@@ -42,10 +43,11 @@ class Stages:
     def recorder(self, stage: Stage) -> Recorder:
         """That of a stage."""
         if stage.name not in self._recorders:
-            depth, layers = self._capture.depth, tuple(self._capture.layers)
+            depth, layers = self._capture.depth, self._capture.layers
+            near = [name for name, each in layers.items() if each.pool == NEIGHBORHOOD_MEAN]
             self._recorders[stage.name] = Recorder(
-                self._task, layers, self._max_rows, self._covariances, tuple(self._capture.readers),
-                depth.stack, depth.left_out, depth.found,
+                self._task, tuple(layers), self._max_rows, self._covariances,
+                tuple(self._capture.readers), depth.stack, depth.left_out, depth.found, near,
             )  # fmt: skip
         return self._recorders[stage.name]
 

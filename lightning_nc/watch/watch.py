@@ -98,23 +98,23 @@ class Watch:
         self._capture.take()
         looks = stage.name not in self._seen
         try:
-            labels = labels_of(batch, self._places, stage.name, self._task, looks)
+            found = labels_of(batch, self._places, stage.name, self._task, looks)
         except ValueError:
             if needs_labels:
                 raise
             return
         self._seen.add(stage.name)
-        if labels is None or not (may_choose or self._capture.is_settled):
+        if found is None or not (may_choose or self._capture.is_settled):
             return
         keeps = self._stages.recorder(stage).classifier
         known = keeps.is_kept and not stage.weights_move
         opened = Batch(
-            labels, batch, None if known else keeps, is_trained=stage.weights_move, is_first=first,
-            label_dims=self._task.label_dims,
+            found.labels, batch, None if known else keeps, is_trained=stage.weights_move,
+            is_first=first, label_dims=self._task.label_dims, graph=found.graph,
         )  # fmt: skip
         opened.wanted = self._stages.recorder(stage).wanted(stage.weights_move)
         if not self._capture.is_settled:
-            opened.rows = Rows.of(self._task, labels)
+            opened.rows = Rows.of(self._task, found.labels)
         self._capture.open(opened)
         if self._capture.feature is not None and not self._has_told:
             self._has_told = True
@@ -163,7 +163,8 @@ class Watch:
         batch, counted = self._capture.batch, self._capture.counted
         if batch is not None and counted is not None:
             self._look(counted, batch, stage)
-            self._stages.recorder(stage).check(counted, batch.labels, self._num_rows(batch))
+            recorder = self._stages.recorder(stage)
+            recorder.check(counted, batch.labels, self._num_rows(batch), batch.nodes)
             self._sense.require(counted, batch, stage.name)
 
     def close(
@@ -283,9 +284,7 @@ class Watch:
             return
         looked_for = list(depth.stack)
         depth.look(forward, batch.label_shape.numel(), batch.weights, stage.name)
-        if not depth.has_looked:
-            return
-        if explain.looks_at_head(self._capture, self._task.needs):
+        if depth.has_looked and explain.looks_at_head(self._capture, self._task.needs):
             self._announce(explain.head(self._capture, looked_for))
 
     def _require_rehearsed(self) -> None:
@@ -306,15 +305,16 @@ class Watch:
             return
         if not self._capture.is_settled:
             self._rehearsed |= {forward.name for forward in batch.forwards if stage.loop == "frozen"}
+        recorder = self._stages.recorder(stage)
+        recorder.keep_weights(batch.weights)
         for forward in forwards:
             self._look(forward, batch, stage)
             self._sense.require(forward, batch, stage.name, is_rehearsal)
             if self._places.predicted is not None:
                 forward.predicted = decisions_by(self._places.predicted, batch, outputs)
-            self._stages.recorder(stage).add(forward, batch.labels, self._num_rows(batch))
             if forward.parameters is not None and batch.keeps is not None:
                 batch.keeps.keep(*forward.parameters)
-        self._stages.recorder(stage).keep_weights(batch.weights)
+            recorder.add(forward, batch.labels, self._num_rows(batch), batch.nodes)
         if not forwards and self._capture.is_settled:
             self._stages.silent.add(stage.name)
         self._sense.doubt(batch, stage, self._say)

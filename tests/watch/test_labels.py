@@ -169,7 +169,7 @@ def test_the_labels_are_compared_with_the_inputs_unless_the_user_vouches_for_the
 
     def found(looks=True, ignored=-100, **places):
         task = Multiclass(Settings(ignore_index=ignored))
-        return labels_of(batch, Places(**places), "val", task, looks)
+        return labels_of(batch, Places(**places), "val", task, looks).labels
 
     with pytest.raises(ValueError, match="labels that are not the inputs"):
         found()

@@ -1,0 +1,180 @@
+"""What a recorder keeps where the rows are the nodes of graphs."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from lightning_nc.stream.graph_totals import GraphTotals, Nodes
+from lightning_nc.values.neighborhoods import Neighborhoods
+from lightning_nc.watch.graph_batch import GraphBatch
+from lightning_nc.watch.mask import masked
+
+
+class NodeRecord:
+    """The graphs of one stage, and what was missing in them.
+
+    Args:
+        near: Layers of which the means over a node's neighbors are measured.
+        ignored: The label of rows that do not count.
+
+    Example:
+        >>> NodeRecord(frozenset(), ignored=-100).are_of_several
+        False
+    """
+
+    def __init__(self, near: frozenset[str], ignored: int | float | None) -> None:
+        self._near, self._ignored = near, ignored
+        self.totals: GraphTotals | None = None
+        self._missing: Tensor | None = None  # isolated nodes, and edges to nodes that are not there
+
+    def reset(self) -> None:
+        """Forget the stage."""
+        if self.totals is not None:
+            self.totals.reset()
+        self._missing = None
+
+    @property
+    def are_of_several(self) -> bool:
+        """Whether there was more than one graph, each with statistics of its own."""
+        return self.totals is not None and self.totals.num_graphs > 1
+
+    def with_means(self, parts: Mapping[str, Tensor], nodes: GraphBatch | None) -> dict[str, Tensor]:
+        """Rows by module, of which some are the means over neighbors.
+
+        Args:
+            parts: Rows by module.
+            nodes: The graphs of whose nodes they are.
+
+        Returns:
+            The rows; the means of all modules taken at once.
+
+        Raises:
+            ValueError: If means are asked for, and labels are not those of the nodes.
+        """
+        near = [name for name in parts if name in self._near]
+        if not near:
+            return dict(parts)
+        if nodes is None or len(nodes.neighborhoods.degrees) != len(parts[near[0]]):
+            raise ValueError(
+                f"Layer {near[0]!r}: Expected labels of nodes with pool 'neighborhood_mean', but the "
+                "batch has one for each graph. Leave this pool out."
+            )
+        self._note_missing(nodes.neighborhoods)
+        together = torch.cat([parts[name] for name in near], 1)
+        means = nodes.neighborhoods.mean(together).split([parts[n].shape[1] for n in near], 1)
+        return {**parts, **dict(zip(near, means, strict=True))}
+
+    def labels_of(self, name: str, h: Tensor, target: Tensor, nodes: GraphBatch | None) -> Tensor:
+        """Labels of a module's rows: of the seeds of a sample where these are all, less isolated nodes.
+
+        Args:
+            name: The module.
+            h: Its rows.
+            target: Labels of the batch.
+            nodes: The graphs of whose nodes they are.
+
+        Returns:
+            The labels.
+
+        Raises:
+            ValueError: If there is no label for isolated nodes.
+        """
+        if nodes is None:
+            return target
+        if nodes.num_seeds == len(h) < len(target):
+            return target[: nodes.num_seeds]
+        if name not in self._near:
+            return target
+        if self._ignored is None:
+            raise ValueError(
+                "Expected an ignore_index with pool 'neighborhood_mean', for nodes without neighbors, "
+                "but got None. Set it to a number that is no label, such as -100."
+            )
+        mask, dims = nodes.neighborhoods.has_neighbors, target.ndim - 1
+        return masked(target, mask, self._ignored, looks=False, dims=dims)
+
+    def add(
+        self,
+        nodes: GraphBatch,
+        target: Tensor,
+        parts: Mapping[str, Tensor],
+        predicted: Tensor | None,
+        weights: Mapping[str, Tensor],
+        blank: Callable[[], GraphTotals | None],
+    ) -> None:
+        """Add the graphs of a batch to those of the stage, where the task tells them apart.
+
+        Args:
+            nodes: Its graphs.
+            target: Labels of the batch.
+            parts: Rows by module, the classifier's features first.
+            predicted: The network's decisions.
+            weights: What features enter, by module.
+            blank: Makes sums over graphs, where the task has any.
+        """
+        if nodes.num_seeds is not None:
+            return
+        self.totals = self.totals or blank()
+        if self.totals is None:
+            return
+        count = target.numel()
+        knows_edges = nodes.edge_index is not None and nodes.num_nodes == count
+        knows_decisions = predicted is not None and len(predicted) == count
+        self.totals.add(
+            Nodes(
+                target.detach().reshape(-1),
+                {name: h for name, h in parts.items() if name not in self._near},
+                {name: h for name, h in parts.items() if name in self._near},
+                nodes.num_graphs,
+                nodes.of_node,
+                nodes.neighborhoods if knows_edges else None,
+                predicted if knows_decisions else None,
+                weights,
+            )
+        )
+
+    def notices(self) -> dict[tuple[str, str], str]:
+        """What was missing, by kind and module; waits for the device."""
+        missing = self._missing if self.totals is None else self.totals.missing
+        if missing is None or not self._near:
+            return {}
+        isolated, strays = missing.tolist()
+        said = {}
+        for name in sorted(self._near):
+            if isolated:
+                said["isolated", name] = (
+                    f"{isolated:,} nodes have no neighbor, and so no mean over neighbors: they are "
+                    "left out there. Are edges listed in one direction alone?"
+                )
+            if strays:
+                said["strays", name] = (
+                    f"{strays:,} edges go to or come from nodes that are not in their batch: they "
+                    "count for no neighborhood. Are nodes left out without their edges?"
+                )
+        return said
+
+    def _note_missing(self, near: Neighborhoods) -> None:
+        self._missing = near.missing if self._missing is None else self._missing + near.missing
+
+
+def rows_of_nodes(h: Tensor, target: Tensor) -> Tensor:
+    """The rows of a module, after a check that there is one for each label.
+
+    Args:
+        h: Rows of a module.
+        target: Labels of the batch.
+
+    Returns:
+        The same.
+
+    Raises:
+        ValueError: If there is not.
+    """
+    if h.ndim != 2 or len(h) != target.numel():
+        raise ValueError(
+            f"Expected a row for each of {target.numel()} labels of nodes, but got {tuple(h.shape)}. "
+            "Does the network leave nodes out, or pool them? Set `target` and `mask` to what fits, or "
+            "leave the layer out."
+        )
+    return h
