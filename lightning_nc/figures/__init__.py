@@ -10,6 +10,8 @@ from lightning_nc.figures.classes import class_profile as class_profile
 from lightning_nc.figures.cosines import cosine_matrices as cosine_matrices
 from lightning_nc.figures.depth import depth_profile as depth_profile
 from lightning_nc.figures.depth_map import depth_map as depth_map
+from lightning_nc.figures.graphs import DepthCurve as DepthCurve
+from lightning_nc.figures.graphs import graph_depth as graph_depth
 from lightning_nc.figures.inline import shown as shown
 from lightning_nc.figures.lengths import class_lengths as class_lengths
 from lightning_nc.figures.plane import collapse_picture as collapse_picture

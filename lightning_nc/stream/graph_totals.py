@@ -9,6 +9,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from lightning_nc.stream.accumulator import Labels, own_mode
+from lightning_nc.stream.memory import shared_scratch
 from lightning_nc.stream.node_moments import Around, Places, node_moments
 from lightning_nc.values.graphs import QUANTITIES, GraphAverages, GraphEvidence, GraphMoments
 from lightning_nc.values.neighborhoods import Neighborhoods
@@ -95,6 +96,7 @@ class GraphTotals:
             # graphs that lack a class, and that have a single one; labels out of range, and fractions;
             # nodes without neighbors, and edges that go elsewhere
             self._graphs, self._left_out, self.missing = self._counts.new_zeros(3, 2)
+        self._scratch = shared_scratch()  # held from one batch to the next
         self._moments: dict[tuple[str, ...], list[GraphMoments]] = {}
         self._decided: list[Tensor] = []
         self._shares: list[Tensor] = []
@@ -117,14 +119,16 @@ class GraphTotals:
             every = Places(label, encoded.counts, self._classes, nodes.num_graphs, nodes.of_row)
             places = every.of_classes_with(self._min_count)
             some = None if near is None else every.where(near.has_neighbors)
-            around = Around(places, nodes.weights, near, some and some.of_classes_with(self._min_count))
-            self._note(places, encoded.left_out, near)
+            near_places = some and some.of_classes_with(self._min_count)
+            around = Around(places, nodes.weights, self._scratch, near, near_places)
+            self._left_out += torch.stack(list(encoded.left_out)).sum(1)
             for modules, moments in node_moments(nodes.rows, nodes.near, around):
                 self._moments.setdefault(modules, []).append(moments)
                 self._bytes += moments.num_bytes
             if nodes.predicted is not None:
                 self._decided.append(_confusion(places, nodes.predicted))
-            if some is not None:
+            if some is not None and near is not None:
+                self.missing += near.missing
                 self._shares.append(_share_variances(every, some, around.shares))
         self.num_graphs += nodes.num_graphs
         if self._bytes > _MOST_BYTES:
@@ -134,6 +138,10 @@ class GraphTotals:
         """Make sums of all that waits."""
         with own_mode(self.device):
             for modules, waiting in self._moments.items():
+                if modules[0] == self._modules[0]:
+                    self._note(
+                        torch.cat([each.counts[: len(each) // len(modules)] for each in waiting])
+                    )
                 values = _sums(self._formulas.of_features(GraphMoments.cat(waiting)))
                 graphs = torch.tensor([len(each) // len(modules) for each in waiting])
                 # of each batch, the graphs by the first module, then those by the second
@@ -194,16 +202,14 @@ class GraphTotals:
         }
         return {self._modules[0]: first, **others}
 
+    def _note(self, counts: Int[Tensor, "G C"]) -> None:
+        """What the classes of each graph say of the data."""
+        seen = (counts > 0).sum(1)
+        self._counts += counts.sum(0)
+        self._graphs += torch.stack([(seen < self._classes) & (seen > 1), seen < 2]).sum(1)
+
     def _clear(self) -> None:
         self._moments, self._decided, self._shares, self._bytes = {}, [], [], 0
-
-    def _note(self, places: Places, left_out: Sequence[Tensor], near: Neighborhoods | None) -> None:
-        seen = (places.counts > 0).sum(1)
-        self._counts += places.counts.sum(0)
-        self._graphs += torch.stack([(seen < self._classes) & (seen > 1), seen < 2]).sum(1)
-        self._left_out += torch.stack(list(left_out)).sum(1)
-        if near is not None:
-            self.missing += near.missing
 
 
 def _sums(values: Float[Tensor, "*q G"]) -> Float[Tensor, "*q G 3"]:

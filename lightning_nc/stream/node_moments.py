@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from lightning_nc.stream.memory import entries_at_once
+from lightning_nc.stream.memory import Scratch, entries_at_once
 from lightning_nc.values.graphs import GraphMoments
 from lightning_nc.values.neighborhoods import Neighborhoods
 from lightning_nc.values.precision import accumulator_dtype
@@ -93,10 +93,12 @@ class Around:
         weights: The W that features enter, by module, where it is known.
         near: Which nodes have an edge to a node, where it is known.
         places_near: Less nodes without neighbors.
+        scratch: Memory that is used again.
     """
 
     places: Places
     weights: Weights
+    scratch: Scratch
     near: Neighborhoods | None = None
     places_near: Places | None = None
 
@@ -104,7 +106,7 @@ class Around:
     def shares(self) -> Float[Tensor, "n C"]:
         """Of each node, the share of its neighbors in each class, without a label: the first."""
         assert self.near is not None
-        return self.near.mean(self.places.kinds.T.float())
+        return self.near.shares(self.places.kinds.T.float())
 
 
 def node_moments(rows: Rows, near: Rows, around: Around) -> Iterator[Moments]:
@@ -141,7 +143,10 @@ def _of_one(
     rows: Sequence[Tensor], plain: Mapping[str, int], near: Mapping[str, int], around: Around
 ) -> Iterator[Moments]:
     """Of a single graph, by products of matrices."""
-    h = torch.stack(list(rows)).to(accumulator_dtype(rows[0].device))
+    like = rows[0].expand(len(rows), *rows[0].shape)
+    h = around.scratch("rows of nodes", like, accumulator_dtype(like.device))
+    for there, here in zip(h, rows, strict=True):
+        there.copy_(here)
     means, x = _deviations_(h, around.places)
     if plain:
         of_plain = _some(list(plain.values()), means, x)
@@ -175,11 +180,11 @@ def _means_of_neighbors(
     So they have as many digits as what a node differs by from its class, near collapse as well.
     """
     assert around.near is not None
-    modules, nodes, width = x.shape
-    flat = x.transpose(0, 1).to(torch.float32).reshape(nodes, modules * width)
-    spread = around.near.mean_in_float32(flat).view(nodes, modules, width)
-    whole = spread.transpose(0, 1).to(x.dtype, memory_format=torch.contiguous_format)
-    return whole.baddbmm_(around.shares.expand(modules, -1, -1), means)
+    by_node = x.transpose(0, 1)
+    flat = around.scratch("nodes in float32", by_node, torch.float32).copy_(by_node)
+    spread = around.near.mean_in_float32(flat.flatten(1)).view(by_node.shape)
+    whole = around.scratch("means over neighbors", x, x.dtype).copy_(spread.transpose(0, 1))
+    return whole.baddbmm_(around.shares.expand(len(x), -1, -1), means)
 
 
 def _moments(

@@ -76,6 +76,18 @@ class Neighborhoods:
         sums = self._sum(torch.cat([high, h - high], 1)).to(accumulator_dtype(h.device))
         return (sums[:, :width] + sums[:, width:]) / self._counted(sums)
 
+    def shares(self, kinds: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
+        """Of each node, the share of its neighbors of each kind: means of whole numbers, exact.
+
+        Args:
+            kinds: For each node a one at its kind, of float32.
+
+        Returns:
+            The shares, in float64 where the device has it; 0 of an isolated node.
+        """
+        counted = self._sum(kinds).to(accumulator_dtype(kinds.device))
+        return counted / self._counted(counted)
+
     def mean_in_float32(self, features: Float[Tensor, "N d"]) -> Float[Tensor, "N d"]:
         """The same in one pass, with the rounding of float32.
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import compute
 import drawing
 import frozen
+import graphs
 import growth
 import labels
 import memory
@@ -22,7 +23,7 @@ from measure import environment, table
 
 BENCHMARKS = {
     "update": update, "compute": compute, "training": training, "frozen": frozen, "ranks": ranks,
-    "memory": memory, "growth": growth, "drawing": drawing, "labels": labels,
+    "memory": memory, "growth": growth, "drawing": drawing, "labels": labels, "graphs": graphs,
 }  # fmt: skip
 
 
