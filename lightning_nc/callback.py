@@ -39,14 +39,14 @@ class NeuralCollapseCallback(Callback):
         features: Dotted path to the module whose output is the feature ("name:in": its input), where
             the classifier's input cannot be seen, or is not it (fused or chunked losses, margin heads).
         layers: More modules, by dotted path or glob ("*" stops at dots, "**" crosses them), whose
-            outputs are measured as features; "name:in": their inputs. A mapping gives each its pool,
-            or several.
+            outputs are measured as features; "name:in": their inputs. A mapping: each its pool or pools.
         pool: How an output with more than two dimensions becomes rows: "spatial_mean" (channels
             first), "token_mean" (channels last), "flatten", "first", "last", "last_token" (of those
             that attention_mask marks), "tokens" or "pixels" (every position a row; channels last or
             first), or a dotted function of the output, or of it and the batch. "auto": every position
             where each has a label, else by the module's type. A named pool takes the classifier's input
-            as well, where that has more positions than there are labels; features ask for a name.
+            as well, where that has more positions than there are labels; features ask for a name. Of
+            layers of graphs: "nodes", "neighborhood_mean" (over a node's neighbors), "graph_mean".
         target: Where the labels are in a batch: a position, a key or attribute, several of them joined
             by dots, or a function by dotted path, which returns None for a batch that is not to be
             measured. None: "target", "targets", "label", "labels", "y", else the second item of a

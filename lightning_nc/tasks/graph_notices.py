@@ -1,18 +1,30 @@
 """What to tell the user about several graphs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from lightning_nc.tasks.notices import about_outcomes, about_rows
 from lightning_nc.values.graphs import GraphEvidence
 from lightning_nc.values.outcome import Outcome
 
 
-def about_graphs(evidence: GraphEvidence, outcomes: Mapping[str, Outcome]) -> dict[str, str]:
-    """Sentences on what is measured instead of the ordinary keys, and on graphs that do not count.
+def several(evidence: GraphEvidence) -> str:
+    """A sentence on what is measured in the place of the ordinary keys: good to know, and no fault."""
+    return (
+        f"The rows are the nodes of {evidence.num_graphs:,} graphs: graph/* are averages over graphs "
+        "of what each gives. Pooled, nodes have other class means than in each graph, so nc0/* to nc4/* "
+        "are not logged; for these, measure one graph alone in a loader."
+    )
+
+
+def about_graphs(
+    evidence: GraphEvidence, outcomes: Mapping[str, Outcome], missing: Sequence[str] = ()
+) -> dict[str, str]:
+    """Sentences on keys that several graphs do not have, and on graphs that do not count.
 
     Args:
         evidence: What the measures were computed from, all ranks together.
         outcomes: What has become of them, by key.
+        missing: Keys that were asked for by name and rest on one set of class means.
 
     Returns:
         Texts by the kind of notice; of a layer only what is its own.
@@ -20,13 +32,14 @@ def about_graphs(evidence: GraphEvidence, outcomes: Mapping[str, Outcome]) -> di
     texts = about_outcomes(outcomes)
     if evidence.tallies is None:
         return texts | _about_values(evidence)
-    texts["several graphs"] = (
-        f"The rows are the nodes of {evidence.num_graphs:,} graphs. Pooled, they have other class "
-        "means than each graph: nc0/* to nc4/*, and what else rests on one set of class means, are not "
-        "logged; graph/* are averages over graphs of what each gives. For the ordinary keys, measure "
-        "one graph: a loader that holds it alone. Are these parts of one graph (clusters, samples)? "
-        "Then measure that as a whole."
-    )
+    if missing:
+        named = f"{', '.join(missing[:3])}{f' and {len(missing) - 3} more' if missing[3:] else ''}"
+        texts["several graphs"] = (
+            f"{named} left out: the rows are the nodes of {evidence.num_graphs:,} graphs, and pooled "
+            "they have other class means than in each graph. For these keys, measure one graph alone "
+            "in a loader; graph/* are averages over graphs. Are these parts of one graph (clusters, "
+            "samples)? Then measure that as a whole."
+        )
     if evidence.single:
         texts["single"] = (
             f"{evidence.single:,} of {evidence.num_graphs:,} graphs have nodes of fewer than two "

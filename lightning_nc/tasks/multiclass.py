@@ -9,6 +9,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from lightning_nc.functional.graph import condition_gaps, overlaps, values_of_features
+from lightning_nc.functional.select import select
 from lightning_nc.stream.accumulator import Encoded
 from lightning_nc.stream.class_accumulator import ClassAccumulator
 from lightning_nc.stream.graph_totals import Formulas, GraphTotals
@@ -177,7 +178,10 @@ class Multiclass(Task):
             if key in asked or outcome.fate is not Fate.NOT_HERE
         }
         if isinstance(evidence, GraphEvidence):
-            return about_graphs(evidence, outcomes)
+            named = [name for name in self.settings.measures if name != "default"]
+            given = select(named, self.evidence) if named else ()
+            missing = [m.key for m in given if "graphs" not in m.needs]
+            return about_graphs(evidence, outcomes, missing)
         assert isinstance(evidence, ClassEvidence)
         texts = notices(evidence, without_lost(evidence, outcomes))
         if evidence.is_restricted:

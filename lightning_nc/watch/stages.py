@@ -1,10 +1,13 @@
 """The stages of one network: for each a recorder, and what it has come to."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from lightning_nc.stream.sync import Ranks
+from lightning_nc.tasks.graph_notices import several
 from lightning_nc.tasks.task import Task
 from lightning_nc.values.evidence import Evidence
+from lightning_nc.values.graphs import GraphEvidence
 from lightning_nc.values.recorded import HEAD, Recorded
 from lightning_nc.values.stage import STAGES, Stage, stage_of
 from lightning_nc.watch import explain
@@ -23,13 +26,19 @@ class Stages:
         capture: Hooks on the network.
         max_rows_per_batch: At most this many rows of a batch enter.
         census: What is known of the training data.
+        announce: Told what is measured where it is not the ordinary keys.
 
     Raises:
         ValueError: If a covariance is given for what is not measured.
     """
 
     def __init__(
-        self, task: Task, capture: Capture, max_rows_per_batch: int | None, census: Census
+        self,
+        task: Task,
+        capture: Capture,
+        max_rows_per_batch: int | None,
+        census: Census,
+        announce: Callable[[str], None] = print,
     ) -> None:
         self._task = task
         self._capture = capture
@@ -37,7 +46,8 @@ class Stages:
         self._covariances = covariances_of(capture.layers.values(), task.settings.own_covariances)
         self._recorders: dict[str, Recorder] = {}
         self._evidence: dict[str, dict[str, Evidence]] = {}
-        self.census = census
+        self.census, self._announce = census, announce
+        self._announced: set[str] = set()
         self.silent: set[str] = set()  # there were labels, but no forward
 
     def recorder(self, stage: Stage) -> Recorder:
@@ -90,6 +100,10 @@ class Stages:
         doubt = explain.doubt_of_head(self._capture, self._task.needs)
         recorded = self.recorder(stage).close(ranks, around, self._capture.measured, doubt)
         self.census.note(stage, recorded)
+        head = recorded.evidence.get(HEAD)
+        if isinstance(head, GraphEvidence) and stage.name not in self._announced:
+            self._announced.add(stage.name)
+            self._announce(f"Stage {stage.name}: {several(head)}")
         if any(stage.name in other.references for other in STAGES):
             self._evidence[stage.name] = recorded.evidence
         for kind, module in recorded.notices:

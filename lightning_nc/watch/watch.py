@@ -61,7 +61,7 @@ class Watch:
         self._task = task
         self._say = say
         self._announce = announce
-        self._stages = Stages(task, self._capture, max_rows_per_batch, census or Census())
+        self._stages = Stages(task, self._capture, max_rows_per_batch, census or Census(), announce)
         self._has_told = False
         if "weight" in task.needs and places.layers and not self._capture.readers:
             announce(explain.no_weights(self._capture))

@@ -183,7 +183,7 @@ GRAPHS = (
     Model(
         "GraphSAGE on sampled neighborhoods", "torch_geometric",
         lambda: gnn("GraphSAGE", seed_step, jk="cat"), neighborhoods,
-        masked_head("net.lin", mask=seeds), refused=OTHER_LABELS, remedy={"mask": "graph_cells.seeds"},
+        masked_head("net.lin", mask=seeds),
     ),
     Model(
         "GCN node classification", "torch_geometric", lambda: gnn("GCN"), nodes,
