@@ -39,7 +39,7 @@ class NeuralCollapseCallback(Callback):
         features: Dotted path to the module whose output is the feature ("name:in": its input), where
             the classifier's input cannot be seen, or is not it (fused or chunked losses, margin heads).
         layers: More modules, by dotted path or glob ("*" stops at dots, "**" crosses them), whose
-            outputs are measured as features; "name:in": their inputs. A mapping: each its pool or pools.
+            outputs are measured as features; "name:in": their inputs. A mapping: each its pools.
         pool: How an output with more than two dimensions becomes rows: "spatial_mean" (channels
             first), "token_mean" (channels last), "flatten", "first", "last", "last_token" (of those
             that attention_mask marks), "tokens" or "pixels" (every position a row; channels last or

@@ -29,7 +29,8 @@ from lightning_nc.figures.style import (
 from lightning_nc.values.history import History
 from lightning_nc.values.key import Key
 
-_KEYS = {"ratio": "graph/within_between_ratio_log10", "pinv": "graph/within_between_pinv_log10"}
+RATIO = "graph/within_between_ratio_log10"
+_KEYS = {"ratio": RATIO, "pinv": "graph/within_between_pinv_log10"}
 _PANELS = {"pinv": "NC1, tr(Sw Sb+)/C", "ratio": "trace ratio, tr Sw / tr Sb"}
 _POOLS = {"nodes": "-", "neighborhood_mean": "--"}
 """How a line of each kind of rows looks."""
@@ -94,6 +95,7 @@ class DepthCurve:
         pool: str = "nodes",
         name: str = "network",
         epoch: int | None = None,
+        prefix: str | None = None,
     ) -> "DepthCurve":
         """What a callback has logged of several graphs, by layer.
 
@@ -107,6 +109,7 @@ class DepthCurve:
             pool: "nodes" or "neighborhood_mean".
             name: In the legend.
             epoch: Of which epoch; None: the last one of each key.
+            prefix: What the keys begin with; None: what the history says.
 
         Returns:
             The curve, NaN where nothing is logged.
@@ -119,13 +122,47 @@ class DepthCurve:
         """
         at = dict(layers) if isinstance(layers, Mapping) else dict(enumerate(layers, 1))
 
+        before = history.prefix if prefix is None else prefix
+
         def logged(measure: str) -> tuple[float, ...]:
-            keys = [Key(measure, stage, f"{x}.{pool}", history.prefix) for x in at.values()]
+            keys = [Key(measure, stage, f"{x}.{pool}", before) for x in at.values()]
             return tuple(_logged(history, str(key), epoch) for key in keys)
 
         values = {f"{kind}_log10": logged(key) for kind, key in _KEYS.items()}
         errors = {f"{kind}_se": logged(f"{key}_se") for kind, key in _KEYS.items()}
         return cls(name, tuple(at), **values, **errors, pool=pool)
+
+
+NO_LAYERS = DepthCurve("network", (), (), (), (), ())
+
+
+def curves_by_pool(
+    history: History, stage: str, layers: Sequence[str], prefix: str | None = None
+) -> list[DepthCurve]:
+    """The curve of each pool that layers have at the end of their names, where it has values.
+
+    Args:
+        history: The callback's ``history``.
+        stage: Such as "val".
+        layers: As they are logged, in their order.
+        prefix: What the keys begin with; None: what the history says.
+
+    Returns:
+        At most two curves.
+
+    Example:
+        >>> values = {"graph/within_between_ratio_log10/val/convs.0.nodes": 2.0}
+        >>> [curve] = curves_by_pool(History().extended(0, 9, values), "val", ["convs.0.nodes"])
+        >>> curve.pool, curve.ratio_log10
+        ('nodes', (2.0,))
+    """
+    curves = []
+    for pool in _POOLS:
+        names = [name.removesuffix(f".{pool}") for name in layers if name.endswith(f".{pool}")]
+        curve = DepthCurve.of_history(history, stage, names, pool, prefix=prefix)
+        if any(value == value for value in (*curve.ratio_log10, *curve.pinv_log10)):
+            curves.append(curve)
+    return curves
 
 
 def _logged(history: History, key: str, epoch: int | None) -> float:

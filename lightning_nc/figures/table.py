@@ -14,6 +14,7 @@ from lightning_nc.figures.classes import class_profile
 from lightning_nc.figures.cosines import cosine_matrices
 from lightning_nc.figures.depth import PANELS, depth_profile
 from lightning_nc.figures.depth_map import depth_map
+from lightning_nc.figures.graphs import NO_LAYERS, RATIO, curves_by_pool, graph_depth
 from lightning_nc.figures.inline import showable
 from lightning_nc.figures.lengths import class_lengths, tells_lengths
 from lightning_nc.figures.plane import collapse_picture, largest_classes
@@ -199,6 +200,12 @@ def _alignment(history: History, look: Look, ax: Axes | None) -> FigureAndAxes:
     return alignment(history, look.stage, look.layers, look.prefix)
 
 
+def _graph_depth(history: History, look: Look, ax: Axes | None) -> FigureAndAxes:
+    curves = curves_by_pool(history, look.stage, look.layers, look.prefix) or [NO_LAYERS]
+    epochs = by_layer(history, RATIO, look.stage, look.layers, look.prefix).epochs
+    return graph_depth(curves, look.stage, epochs[-1] if epochs else None)
+
+
 def _race(history: History, look: Look, ax: Axes | None) -> FigureAndAxes:
     return race(history, look.stage, look.prefix)
 
@@ -228,6 +235,10 @@ def _has_depth(history: History, look: Look) -> bool:
     return bool(logged(history, PANELS, look.stage, look.layers, look.prefix))
 
 
+def _has_graphs(history: History, look: Look) -> bool:
+    return bool(curves_by_pool(history, look.stage, look.layers, look.prefix))
+
+
 def _has_map(history: History, look: Look) -> bool:
     return by_layer(history, SHARE, look.stage, look.layers, look.prefix).is_map
 
@@ -249,6 +260,7 @@ _TABLE = (
     Picture("loss_split", _loss_split, when="stages", shows=_logs(LOSSES)),
     Picture("snr", _snr, when="stages", shows=_logs(RATIOS)),
     Picture("depth", _depth, when="layers", shows=_has_depth),
+    Picture("graph_depth", _graph_depth, when="layers", shows=_has_graphs),
     Picture("depth_map", _depth_map, when="layers", shows=_has_map),
     Picture("alignment", _alignment, when="layers", shows=_has_alignment),
 )

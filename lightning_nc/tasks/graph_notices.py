@@ -11,8 +11,8 @@ def several(evidence: GraphEvidence) -> str:
     """A sentence on what is measured in the place of the ordinary keys: good to know, and no fault."""
     return (
         f"The rows are the nodes of {evidence.num_graphs:,} graphs: graph/* are averages over graphs "
-        "of what each gives. Pooled, nodes have other class means than in each graph, so nc0/* to nc4/* "
-        "are not logged; for these, measure one graph alone in a loader."
+        "of what each gives. Pooled, nodes have other class means than in each graph, so nc0/* to "
+        "nc4/* are not logged; for these, measure one graph alone in a loader."
     )
 
 

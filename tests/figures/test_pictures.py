@@ -17,7 +17,16 @@ def test_the_table_names_each_picture_once():
     assert all(name == picture.name for name, picture in PICTURES.items())
     of_classes = ["cosines", "plane", "spectra", "classes", "lengths"]
     assert [*of_classes, "tag_angles", "regression"] == OF_A_STAGE
-    of_a_run = ["summary", "race", "loss_split", "snr", "depth", "depth_map", "alignment"]
+    of_a_run = [
+        "summary",
+        "race",
+        "loss_split",
+        "snr",
+        "depth",
+        "graph_depth",
+        "depth_map",
+        "alignment",
+    ]
     assert [*PICTURES][len(OF_A_STAGE) :] == of_a_run
     assert [name for name, picture in PICTURES.items() if picture.animated] == ["plane"]
 
@@ -79,9 +88,9 @@ def test_a_picture_is_left_out_where_its_evidence_is_missing():
 
 @pytest.mark.parametrize("name", [name for name in PICTURES if name not in OF_A_STAGE])
 def test_pictures_of_a_run_are_drawn_from_its_history(name):
-    history = run(3, prefix="my/")
+    history = run(3, ("a", "b", "a.nodes"), prefix="my/")
     history = history.extended(3, 39, {f"my/{key}/val": 0.5 for key in (*LOSSES, *RATIOS)})
-    look = Look(layers=("a",), stage="val", prefix="my/")
+    look = Look(layers=("a", "a.nodes"), stage="val", prefix="my/")
     assert PICTURES[name].shows(history, look)
     figure, _ = PICTURES[name].draw(history, look, None)
     assert figure.axes[0].has_data()
