@@ -1,47 +1,24 @@
 """What the graphs of a stage come to: sums over graphs of what each of them gives."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import ClassVar, NamedTuple
 
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from lightning_nc.stream.accumulator import Labels, own_mode
-from lightning_nc.stream.memory import shared_scratch
+from lightning_nc.stream.memory import entries_at_once, shared_scratch
 from lightning_nc.stream.node_moments import Around, Places, node_moments
+from lightning_nc.stream.nodes import Nodes, Together
 from lightning_nc.values.graphs import QUANTITIES, GraphAverages, GraphEvidence, GraphMoments
 from lightning_nc.values.neighborhoods import Neighborhoods
 from lightning_nc.values.precision import accumulator_dtype
 from lightning_nc.values.sample import Tallies
 
+_PIECES = 8  # of what is worked on at once: more batches, rows by module copied twice, were no faster
 _MOST_BYTES = 2**26  # of moments that wait; then they become sums, for which the device is waited for
-
-
-@dataclass(frozen=True, eq=False)
-class Nodes:
-    """The nodes of a batch of graphs.
-
-    Attributes:
-        target: Labels.
-        rows: Features by module.
-        near: Features by module of which the means over a node's neighbors are measured.
-        num_graphs: G.
-        of_row: The graph of each node; None of a single one.
-        neighborhoods: Which nodes have an edge to a node; None where it is not known.
-        predicted: The network's decisions, negative where unknown; None: all of them are.
-        weights: The W that features enter, by module, where it is known.
-    """
-
-    target: Shaped[Tensor, " n"]
-    rows: Mapping[str, Float[Tensor, "n _"]]
-    near: Mapping[str, Float[Tensor, "n _"]] = field(default_factory=dict)
-    num_graphs: int = 1
-    of_row: Int[Tensor, " n"] | None = None
-    neighborhoods: Neighborhoods | None = None
-    predicted: Int[Tensor, " n"] | None = None
-    weights: Mapping[str, Float[Tensor, "out in"]] = field(default_factory=dict)
 
 
 class Formulas(NamedTuple):
@@ -100,7 +77,8 @@ class GraphTotals:
         self._moments: dict[tuple[str, ...], list[GraphMoments]] = {}
         self._decided: list[Tensor] = []
         self._shares: list[Tensor] = []
-        self._bytes = 0
+        self._waiting: list[Nodes] = []
+        self._entries = self._bytes = 0
 
     @property
     def sizes(self) -> tuple[int, int]:
@@ -111,37 +89,25 @@ class GraphTotals:
         """Add the graphs of a batch, without waiting for the device.
 
         Args:
-            nodes: Its nodes.
+            nodes: Its nodes, in memory that nobody else changes.
         """
-        with own_mode(self.device):
-            encoded, near = self._labels.encode(nodes.target), nodes.neighborhoods
-            label = torch.where(encoded.counts, encoded.label, 0)
-            every = Places(label, encoded.counts, self._classes, nodes.num_graphs, nodes.of_row)
-            places = every.of_classes_with(self._min_count)
-            some = None if near is None else every.where(near.has_neighbors)
-            near_places = some and some.of_classes_with(self._min_count)
-            around = Around(places, nodes.weights, self._scratch, near, near_places)
-            self._left_out += torch.stack(list(encoded.left_out)).sum(1)
-            for modules, moments in node_moments(nodes.rows, nodes.near, around):
-                self._moments.setdefault(modules, []).append(moments)
-                self._bytes += moments.num_bytes
-            if nodes.predicted is not None:
-                self._decided.append(_confusion(places, nodes.predicted))
-            if some is not None and near is not None:
-                self.missing += near.missing
-                self._shares.append(_share_variances(every, some, around.shares))
-        self.num_graphs += nodes.num_graphs
+        self.num_graphs += nodes.graphs
+        if not len(nodes.target):
+            return
+        if self._waiting and self._waiting[0].kind != nodes.kind:
+            self._work()
+        self._waiting.append(nodes)
+        self._entries += sum(h.numel() for h in nodes.tensors)
+        if self._entries > entries_at_once(self.device) // _PIECES:
+            self._work()
         if self._bytes > _MOST_BYTES:
             self.settle()
 
     def settle(self) -> None:
         """Make sums of all that waits."""
+        self._work()
         with own_mode(self.device):
             for modules, waiting in self._moments.items():
-                if modules[0] == self._modules[0]:
-                    self._note(
-                        torch.cat([each.counts[: len(each) // len(modules)] for each in waiting])
-                    )
                 values = _sums(self._formulas.of_features(GraphMoments.cat(waiting)))
                 graphs = torch.tensor([len(each) // len(modules) for each in waiting])
                 # of each batch, the graphs by the first module, then those by the second
@@ -202,14 +168,45 @@ class GraphTotals:
         }
         return {self._modules[0]: first, **others}
 
-    def _note(self, counts: Int[Tensor, "G C"]) -> None:
+    def _clear(self) -> None:
+        self._waiting, self._entries = [], 0
+        self._moments, self._decided, self._shares, self._bytes = {}, [], [], 0
+
+    def _note(self, counts: Int[Tensor, "G C"], left_out: Sequence[Tensor]) -> None:
         """What the classes of each graph say of the data."""
         seen = (counts > 0).sum(1)
         self._counts += counts.sum(0)
         self._graphs += torch.stack([(seen < self._classes) & (seen > 1), seen < 2]).sum(1)
+        self._left_out += torch.stack(list(left_out)).sum(1)
 
-    def _clear(self) -> None:
-        self._moments, self._decided, self._shares, self._bytes = {}, [], [], 0
+    def _work(self) -> None:
+        """Make moments of the batches that wait."""
+        if not self._waiting:
+            return
+        batches, self._waiting, self._entries = self._waiting, [], 0
+        with own_mode(self.device):
+            together = Together.of(batches)
+            nodes, near = together.nodes, None
+            encoded = self._labels.encode(nodes.target)
+            label = torch.where(encoded.counts, encoded.label, 0)
+            every = Places(
+                label, encoded.counts, self._classes, nodes.graphs, nodes.of_row, nodes.sizes
+            )
+            places, some = every.of_classes_with(self._min_count), None
+            if nodes.edges is not None:
+                near = Neighborhoods(nodes.edges, len(nodes.target))
+                some = every.where(near.has_neighbors)
+            near_places = some and some.of_classes_with(self._min_count)
+            around = Around(places, self._scratch, near, near_places)
+            self._note(places.counts, encoded.left_out)
+            for modules, moments in node_moments(together, around):
+                self._moments.setdefault(modules, []).append(moments)
+                self._bytes += moments.num_bytes
+            if nodes.predicted is not None:
+                self._decided.append(_confusion(places, nodes.predicted))
+            if some is not None and near is not None:
+                self.missing += near.missing
+                self._shares.append(_share_variances(every, some, around.shares))
 
 
 def _sums(values: Float[Tensor, "*q G"]) -> Float[Tensor, "*q G 3"]:
@@ -237,8 +234,7 @@ def _share_variances(
     means = blank.index_add(0, some.slot, shares)
     means[:-1] /= counts
     scatter = blank.index_add(0, some.slot, (shares - means[some.slot]).square())
-    of_row = torch.zeros_like(every.label) if every.of_row is None else every.of_row
-    lacking = of_row.new_zeros(g).index_add_(0, of_row, (~every.valid).long()) > 0
+    lacking = every.counts.new_zeros(g).index_add_(0, every.of_row, (~every.valid).long()) > 0
     variances = (scatter[:-1] / counts).view(g, c, c)
-    single = (every.counts > 0).sum(1) < 2
-    return variances.masked_fill((lacking | single)[:, None, None], torch.nan)
+    single, alone = (every.counts > 0).sum(1) < 2, some.counts.sum(1) == 0
+    return variances.masked_fill((lacking | single | alone)[:, None, None], torch.nan)

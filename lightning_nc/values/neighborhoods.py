@@ -71,7 +71,8 @@ class Neighborhoods:
         h, width = features.float(), features.shape[1]
         # float32 sums are the fast ones, and exact for numbers of 12 bits on a grid; what is left is
         # 2^-12 of these, and so is its rounding
-        anchor = _powers_of_two(h.abs().amax(0)) * _TO_12_BITS
+        anchor = _powers_of_two(_largest(h)) * _TO_12_BITS
+        anchor = torch.where(anchor.isfinite(), anchor, 0)
         high = (h + anchor) - anchor
         sums = self._sum(torch.cat([high, h - high], 1)).to(accumulator_dtype(h.device))
         return (sums[:, :width] + sums[:, width:]) / self._counted(sums)
@@ -123,6 +124,12 @@ class Neighborhoods:
     def _sources(self) -> Int[Tensor, " E"]:
         origins = torch.where(self.inside, self.edge_index[0], 0)
         return origins[self._targets.argsort(stable=True)]
+
+
+def _largest(h: Float[Tensor, "N d"]) -> Float[Tensor, " d"]:
+    """Of each column the largest finite entry, without its sign; 0 of none."""
+    sizes = torch.where(h.isfinite(), h.abs(), 0)
+    return torch.cat([sizes, h.new_zeros(1, h.shape[1])]).amax(0)
 
 
 def _powers_of_two(x: Float[Tensor, " d"]) -> Float[Tensor, " d"]:

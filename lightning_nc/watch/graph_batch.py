@@ -23,6 +23,7 @@ class GraphBatch:
         edge_index: From which node to which; None where the batch has none.
         num_graphs: How many graphs there are.
         of_node: The graph of each node; None of a single one.
+        ptr: Where the nodes of each begin, and the end.
         num_nodes: How many nodes there are; None where it is not known.
         num_seeds: Of a sampled neighborhood, the nodes that it was sampled for, which come first.
         has_labels: Whether the labels of the batch are those of nodes.
@@ -36,6 +37,7 @@ class GraphBatch:
     edge_index: Tensor | None
     num_graphs: int = 1
     of_node: Tensor | None = None
+    ptr: Tensor | None = None
     num_nodes: int | None = None
     num_seeds: int | None = None
     has_labels: bool = False
@@ -46,6 +48,18 @@ class GraphBatch:
         assert self.edge_index is not None
         assert self.num_nodes is not None
         return Neighborhoods(self.edge_index.detach(), self.num_nodes)
+
+    def sizes(self, nodes: int) -> tuple[int, ...] | None:
+        """The nodes of each graph, unless a device would have to be waited for.
+
+        Args:
+            nodes: How many there are.
+        """
+        if self.num_graphs == 1:
+            return (nodes,)
+        if self.ptr is None or self.ptr.device.type != "cpu":
+            return None
+        return tuple(self.ptr.diff().tolist())
 
     def has_more_nodes(self, rows: int, labels: int) -> bool:
         """Whether so many rows are all nodes, and so many labels one for each graph."""
@@ -182,7 +196,8 @@ def _named_graph(batch: Any) -> GraphBatch:
             "graph begins, and the end) or `num_graphs`, but got only one of them. Batch them with "
             "torch_geometric.data.Batch.from_data_list, which has all of these."
         )
-    return GraphBatch(edges, told, of_node if told > 1 else None, len(of_node))
+    ptr = ptr if isinstance(ptr, Tensor) else None
+    return GraphBatch(edges, told, of_node if told > 1 else None, ptr, len(of_node))
 
 
 def _num_nodes(batch: Any) -> int | None:

@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from lightning_nc.stream.graph_totals import GraphTotals, Nodes
+from lightning_nc.stream.graph_totals import GraphTotals
+from lightning_nc.stream.nodes import Nodes
 from lightning_nc.values.neighborhoods import Neighborhoods
 from lightning_nc.watch.graph_batch import GraphBatch
 from lightning_nc.watch.mask import masked
@@ -118,19 +119,22 @@ class NodeRecord:
         self.totals = self.totals or blank()
         if self.totals is None:
             return
-        count = target.numel()
-        knows_edges = nodes.edge_index is not None and nodes.num_nodes == count
-        knows_decisions = predicted is not None and len(predicted) == count
+        count, of_row = target.numel(), nodes.of_node
+        near = (
+            nodes.neighborhoods if nodes.edge_index is not None and nodes.num_nodes == count else None
+        )
+        y = target.detach().reshape(-1).clone()  # it waits for others, and is the loader's
         self.totals.add(
             Nodes(
-                target.detach().reshape(-1),
+                y,
                 {name: h for name, h in parts.items() if name not in self._near},
                 {name: h for name, h in parts.items() if name in self._near},
                 nodes.num_graphs,
-                nodes.of_node,
-                nodes.neighborhoods if knows_edges else None,
-                predicted if knows_decisions else None,
-                weights,
+                torch.zeros_like(y, dtype=torch.int64) if of_row is None else of_row,
+                None if near is None else torch.where(near.inside, near.edge_index, -1),
+                predicted if predicted is not None and len(predicted) == count else None,
+                {name: weight.clone() for name, weight in weights.items()},
+                nodes.sizes(count),
             )
         )
 
