@@ -18,6 +18,7 @@ PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
 README = PAGES[0].read_text()
 TRAINING = (DOCS / "training.md").read_text()
 LABELS = (DOCS / "labels.md").read_text()
+GRAPHS = (DOCS / "graphs.md").read_text()
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 
 # their blocks are no programs, or are run by tests of their own
@@ -97,6 +98,13 @@ def test_the_tables_of_other_tasks_list_their_keys_with_their_values_at_collapse
     rows = keys_of_labels(LABELS)
     assert {measure.key for measure in select(["default"], evidence)} <= set(rows) <= set(MEASURES)
     assert rows == {key: MEASURES[key].at_collapse for key in rows}
+
+
+def test_the_table_of_graphs_lists_their_keys():
+    told = {key for line in GRAPHS.splitlines() for key in re.findall(r"^\| `(graph/\w+)`", line)}
+    errors = {key for key in MEASURES if key.startswith("graph/") and key.endswith("_se")}
+    assert told == {key for key in MEASURES if key.startswith("graph/")} - errors
+    assert {f"{key}_se" for key in told - {"graph/num_graphs"}} == errors
 
 
 def test_every_key_of_the_mapping_exists():
@@ -204,6 +212,13 @@ def test_the_yaml_block_configures_the_callback():
     callback = configured(README)
     assert callback._plan.frozen_every == 10
     assert callback._plan.places.layers == {"backbone.*": "spatial_mean"}
+
+
+def test_the_yaml_block_of_graphs_configures_pools_and_masks():
+    places = configured(GRAPHS)._plan.places
+    assert places.layers == {"convs.*": ["nodes", "neighborhood_mean"]}
+    assert places.mask == {"train_online": "train_mask", "val": "val_mask"}
+    assert places.averages_neighbors
 
 
 def test_the_yaml_block_of_labels_configures_its_task():

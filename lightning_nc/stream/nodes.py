@@ -106,6 +106,8 @@ class Together:
         decided = [b.predicted for b in batches if b.predicted is not None]
         whole = replace(
             first,
+            rows={},
+            near={},
             target=torch.cat([b.target for b in batches]),
             graphs=graphs_of[-1].stop,
             of_row=torch.cat(of_row),
