@@ -69,10 +69,11 @@ class GraphTotals:
         with torch.inference_mode(False):
             shape, dtype = (len(self._modules), len(QUANTITIES), 3), accumulator_dtype(self.device)
             self._sums = torch.zeros(shape, dtype=dtype, device=self.device)
+            self._entered = torch.zeros(shape[0], dtype=torch.int64, device=self.device)
             self._counts = torch.zeros(num_classes, dtype=torch.int64, device=self.device)
             # graphs that lack a class, and that have a single one; labels out of range, and fractions;
             # nodes without neighbors, and edges that go elsewhere
-            self._graphs, self._left_out, self.missing = self._counts.new_zeros(3, 2)
+            self._graphs, self._left_out, self._missing = self._counts.new_zeros(3, 2)
         self._scratch = shared_scratch()  # held from one batch to the next
         self._moments: dict[tuple[str, ...], list[GraphMoments]] = {}
         self._decided: list[Tensor] = []
@@ -129,14 +130,22 @@ class GraphTotals:
         self._clear()
         self.num_graphs = 0
         with own_mode(self.device):
-            for state in (self._sums, self._counts, self._graphs, self._left_out, self.missing):
+            for state in (
+                self._sums,
+                self._counts,
+                self._graphs,
+                self._left_out,
+                self._missing,
+                self._entered,
+            ):
                 state.zero_()
 
     def sums(self) -> list[Tensor]:
         """All that it has come to."""
         self.settle()
-        count = torch.tensor([self.num_graphs], device=self.device)
-        return [self._sums, count, self._graphs, self._counts, self._left_out]
+        return [
+            self._sums, self._entered, self._graphs, self._counts, self._left_out, self._missing,
+        ]  # fmt: skip
 
     def rest(self) -> list[Tensor]:
         """Nothing: sums add up as they are."""
@@ -146,6 +155,10 @@ class GraphTotals:
         """Nothing."""
         return []
 
+    def are_several(self, sums: list[Tensor]) -> bool:
+        """Whether all ranks together have had more than one graph."""
+        return int(sums[1][0]) > 1
+
     def merged(self, sums: list[Tensor]) -> dict[str, GraphEvidence]:
         """What all ranks have come to, by module.
 
@@ -153,18 +166,19 @@ class GraphTotals:
             sums: Those of all ranks.
 
         Returns:
-            The evidence; of the data only the first one tells.
+            The evidence of those that have run; of the data only the first one tells.
         """
         of_modules, *whole = sums
-        count, graphs, counts, left_out = (each.round().to(torch.int64) for each in whole)
-        lost = Tallies(*left_out.new_zeros(3), *left_out)
+        entered, graphs, counts, left_out, missing = (e.round().to(torch.int64) for e in whole)
+        (incomplete, single), (isolated, strays) = graphs.tolist(), missing.tolist()
         first = GraphEvidence(
-            GraphAverages(of_modules[0].clone()), int(count), counts, int(graphs[0]), int(graphs[1]),
-            tallies=lost,
+            GraphAverages(of_modules[0].clone()), int(entered[0]), counts, incomplete, single,
+            isolated, strays, Tallies(*left_out.new_zeros(3), *left_out),
         )  # fmt: skip
         others = {
-            name: replace(first, graphs=GraphAverages(of_module.clone()), tallies=None)
-            for name, of_module in zip(self._modules[1:], of_modules[1:], strict=True)
+            name: replace(first, graphs=GraphAverages(own.clone()), num_graphs=int(ran), tallies=None)
+            for name, own, ran in zip(self._modules[1:], of_modules[1:], entered[1:], strict=True)
+            if ran
         }
         return {self._modules[0]: first, **others}
 
@@ -201,11 +215,12 @@ class GraphTotals:
             self._note(places.counts, encoded.left_out)
             for modules, moments in node_moments(together, around):
                 self._moments.setdefault(modules, []).append(moments)
+                self._entered[[self._modules.index(name) for name in modules]] += nodes.graphs
                 self._bytes += moments.num_bytes
             if nodes.predicted is not None:
                 self._decided.append(_confusion(places, nodes.predicted))
             if some is not None and near is not None:
-                self.missing += near.missing
+                self._missing += near.missing
                 self._shares.append(_share_variances(every, some, around.shares))
 
 

@@ -29,7 +29,8 @@ def about_graphs(
     Returns:
         Texts by the kind of notice; of a layer only what is its own.
     """
-    texts = about_outcomes(outcomes)
+    # where no graph has two classes, that says it of all keys
+    texts = {} if evidence.single == evidence.num_graphs else about_outcomes(outcomes)
     if evidence.tallies is None:
         return texts | _about_values(evidence)
     if missing:
@@ -50,8 +51,30 @@ def about_graphs(
             f"{evidence.incomplete:,} of {evidence.num_graphs:,} graphs lack a class of "
             f"{len(evidence.class_counts)}: they are measured on the classes that they have."
         )
+    texts |= about_edges(evidence.isolated, evidence.strays)
     texts |= about_rows(evidence.tallies, len(evidence.class_counts))
     return texts | _about_values(evidence)
+
+
+def about_edges(isolated: int, strays: int) -> dict[str, str]:
+    """Sentences on nodes without neighbors, and on edges between nodes that are not there.
+
+    Example:
+        >>> list(about_edges(isolated=2, strays=0))
+        ['isolated']
+    """
+    texts = {}
+    if isolated:
+        texts["isolated"] = (
+            f"{isolated:,} nodes have no neighbor, and so no mean over neighbors: they are left out "
+            "there. Are edges listed in one direction alone?"
+        )
+    if strays:
+        texts["strays"] = (
+            f"{strays:,} edges go to or come from nodes that are not in their batch: they count for no "
+            "neighborhood. Are nodes left out without their edges?"
+        )
+    return texts
 
 
 def _about_values(evidence: GraphEvidence) -> dict[str, str]:

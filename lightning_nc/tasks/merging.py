@@ -157,7 +157,7 @@ def _of_all_ranks(
     except RankFailed as told:
         raise told from error
     *of_maps, graphs = merged[len(names) :]
-    if graphs is not None and int(graphs.sums[1]) > 1:
+    if graphs is not None and graphs.own.are_several(graphs.sums):
         return dict(graphs.own.merged(graphs.sums))
     kept, *others = of_maps
     weights = {n: w.sums[0] for n, w in zip(modules.weights, others, strict=True) if w is not None}

@@ -35,6 +35,7 @@ class Multiclass(Task):
     """
 
     evidence: ClassVar = ClassEvidence
+    tells_graphs_apart: ClassVar[bool] = True
 
     def of(self, num_classes: int) -> "Multiclass":
         """The same task, for so many classes."""

@@ -115,6 +115,8 @@ class Task(ABC):
     """Whether a label is the number of a class, as a cross-entropy's is."""
     predicts_labels: ClassVar[bool] = False
     """Whether the classifier's output is to be the label itself, not scores for it."""
+    tells_graphs_apart: ClassVar[bool] = False
+    """Whether nodes of several graphs have statistics by graph, and are not pooled."""
     unused: ClassVar[tuple[str, ...]] = ("threshold",)
     """Arguments without a meaning here, which have to stay at their defaults."""
 

@@ -114,10 +114,12 @@ class GraphEvidence(Evidence):
 
     Attributes:
         graphs: Averages over the graphs.
-        num_graphs: How many there were.
+        num_graphs: How many there were; of a layer, in which it has run.
         class_counts: Nodes of each class in all of them.
         incomplete: Graphs that lack a class.
         single: Graphs with fewer than two classes, of which nothing can be told.
+        isolated: Nodes without a neighbor.
+        strays: Edges that go to or come from no node.
         tallies: Counts of rows; None of a layer, of which they are told elsewhere.
     """
 
@@ -126,6 +128,8 @@ class GraphEvidence(Evidence):
     class_counts: Int[Tensor, " C"]
     incomplete: int = 0
     single: int = 0
+    isolated: int = 0
+    strays: int = 0
     tallies: Tallies | None = None
     occasions: frozenset[str] = field(default=frozenset({"graphs"}), kw_only=True)
     parts: ClassVar[tuple[str, ...]] = ("graphs", "references", "penalties")

@@ -75,7 +75,7 @@ class GraphBatch:
             ValueError: If it holds numbers: they may be those in each graph.
         """
         is_numbers = isinstance(mask, Tensor) and mask.dtype != torch.bool and mask.ndim == 1
-        if is_numbers and self.num_graphs > 1 and len(mask) != self.num_nodes:
+        if is_numbers and self.num_graphs > 1:
             raise ValueError(
                 f"Expected a boolean mask of the nodes of {self.num_graphs} graphs, but got "
                 f"{len(mask)} numbers. Those of each graph begin at 0, so that together they name "
@@ -201,20 +201,14 @@ def _named_graph(batch: Any) -> GraphBatch:
 
 
 def _num_nodes(batch: Any) -> int | None:
-    """Of one graph, by what it has for each node; what is not there is not derived from its edges."""
-    stored = (
-        _item(batch, "num_nodes") if isinstance(batch, Mapping) or "num_nodes" in _keys(batch) else None
-    )
+    """Of one graph, by what it has for each node; what is not stored is not derived from its edges."""
+    keys = getattr(batch, "keys", None)
+    is_stored = "num_nodes" in keys() if callable(keys) else True
+    stored = _item(batch, "num_nodes") if is_stored else None
     if isinstance(stored, int):
         return stored
     rows = (_item(batch, name) for name in ("x", "pos"))
     return next((len(each) for each in rows if isinstance(each, Tensor) and each.ndim), None)
-
-
-def _keys(batch: Any) -> Sequence[str]:
-    """What a Data stores, or what a named tuple or another object has."""
-    keys = getattr(batch, "keys", None)
-    return list(keys()) if callable(keys) else list(getattr(batch, "_fields", vars(batch)))
 
 
 def _is_plain_sequence(batch: Any) -> bool:

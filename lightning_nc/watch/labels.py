@@ -184,7 +184,7 @@ def labels_of(batch: Any, places: Places, stage: str, task: Task, looks: bool) -
     graph = find_graph(batch, given if isinstance(given, Tensor) else labels, dims)
     if graph is not None:
         graph.require_mask(mask)
-        graph = graph.with_labels(labels.shape[: labels.ndim - dims].numel(), task.names_classes)
+        graph = graph.with_labels(labels.shape[: labels.ndim - dims].numel(), task.tells_graphs_apart)
         if looks and graph.has_labels:
             graph.require_edges(places.averages_neighbors)
         labels = _of_seeds(labels, graph, ignored, dims)
@@ -200,6 +200,8 @@ def _of_seeds(labels: Tensor, graph: GraphBatch, ignored: int | float | None, di
     if graph.num_seeds is None or len(labels) <= graph.num_seeds:
         return labels
     seeds = torch.arange(len(labels), device=labels.device) < graph.num_seeds
+    shape = labels.shape[: labels.ndim - dims]
+    seeds = seeds.view(-1, *[1] * (len(shape) - 1)).expand(shape)
     return _of_rows_that_count(labels, seeds, 0, ignored, looks=False, dims=dims)
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lightning_nc.stream.graph_totals import GraphTotals
 from lightning_nc.stream.nodes import Nodes
-from lightning_nc.values.neighborhoods import Neighborhoods
+from lightning_nc.tasks.graph_notices import about_edges
 from lightning_nc.watch.graph_batch import GraphBatch
 from lightning_nc.watch.mask import masked
 
@@ -61,13 +61,14 @@ class NodeRecord:
                 f"Layer {near[0]!r}: Expected labels of nodes with pool 'neighborhood_mean', but the "
                 "batch has one for each graph. Leave this pool out."
             )
-        self._note_missing(nodes.neighborhoods)
         together = torch.cat([parts[name] for name in near], 1)
         means = nodes.neighborhoods.mean(together).split([parts[n].shape[1] for n in near], 1)
         return {**parts, **dict(zip(near, means, strict=True))}
 
-    def labels_of(self, name: str, h: Tensor, target: Tensor, nodes: GraphBatch | None) -> Tensor:
-        """Labels of a module's rows: of the seeds of a sample where these are all, less isolated nodes.
+    def rows_and_labels(
+        self, name: str, h: Tensor, target: Tensor, nodes: GraphBatch | None
+    ) -> tuple[Tensor, Tensor]:
+        """Rows and labels of a module: of the seeds of a sample alone, less isolated nodes.
 
         Args:
             name: The module.
@@ -76,24 +77,24 @@ class NodeRecord:
             nodes: The graphs of whose nodes they are.
 
         Returns:
-            The labels.
+            The same, or those that count.
 
         Raises:
             ValueError: If there is no label for isolated nodes.
         """
         if nodes is None:
-            return target
-        if nodes.num_seeds == len(h) < len(target):
-            return target[: nodes.num_seeds]
+            return h, target
+        if nodes.num_seeds is not None and nodes.num_seeds in (len(h), len(target)):
+            return h[: nodes.num_seeds], target[: nodes.num_seeds]
         if name not in self._near:
-            return target
+            return h, target
         if self._ignored is None:
             raise ValueError(
                 "Expected an ignore_index with pool 'neighborhood_mean', for nodes without neighbors, "
                 "but got None. Set it to a number that is no label, such as -100."
             )
         mask, dims = nodes.neighborhoods.has_neighbors, target.ndim - 1
-        return masked(target, mask, self._ignored, looks=False, dims=dims)
+        return h, masked(target, mask, self._ignored, looks=False, dims=dims)
 
     def add(
         self,
@@ -114,8 +115,6 @@ class NodeRecord:
             weights: What features enter, by module.
             blank: Makes sums over graphs, where the task has any.
         """
-        if nodes.num_seeds is not None:
-            return
         self.totals = self.totals or blank()
         if self.totals is None:
             return
@@ -139,27 +138,17 @@ class NodeRecord:
         )
 
     def notices(self) -> dict[tuple[str, str], str]:
-        """What was missing, by kind and module; waits for the device."""
-        missing = self._missing if self.totals is None else self.totals.missing
-        if missing is None or not self._near:
+        """What was missing in a single graph, by kind and module; waits for the device."""
+        if self._missing is None or self.are_of_several:
             return {}
-        isolated, strays = missing.tolist()
-        said = {}
-        for name in sorted(self._near):
-            if isolated:
-                said["isolated", name] = (
-                    f"{isolated:,} nodes have no neighbor, and so no mean over neighbors: they are "
-                    "left out there. Are edges listed in one direction alone?"
-                )
-            if strays:
-                said["strays", name] = (
-                    f"{strays:,} edges go to or come from nodes that are not in their batch: they "
-                    "count for no neighborhood. Are nodes left out without their edges?"
-                )
-        return said
+        texts = about_edges(*self._missing.tolist())
+        return {(kind, name): text for name in sorted(self._near) for kind, text in texts.items()}
 
-    def _note_missing(self, near: Neighborhoods) -> None:
-        self._missing = near.missing if self._missing is None else self._missing + near.missing
+    def note(self, nodes: GraphBatch | None) -> None:
+        """Count nodes without neighbors, and edges that go elsewhere."""
+        if self._near and nodes is not None:
+            near = nodes.neighborhoods
+            self._missing = near.missing if self._missing is None else self._missing + near.missing
 
 
 def rows_of_nodes(h: Tensor, target: Tensor) -> Tensor:

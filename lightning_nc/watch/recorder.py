@@ -115,13 +115,14 @@ class Recorder:
             ValueError: If features and labels, or classifier and classes, do not fit.
         """
         predicted, parts = forward.predicted, self._parts(forward)
-        if nodes is not None and nodes.num_seeds is None:
+        if nodes is not None and nodes.num_seeds is None and self._task.tells_graphs_apart:
             parts = self._fitting(parts, lambda _, h: rows_of_nodes(h, target))
             self._nodes.add(nodes, target, parts, predicted, *self._around(parts, num_rows))
         if self._nodes.are_of_several:
             self._batches.update(parts.keys())
             return
         parts = self._nodes.with_means(parts, nodes)
+        self._nodes.note(nodes)
         self._prepare(parts, num_rows)
         # all of them are checked before the first is changed: all of the batch or nothing
         checked, subsets = self._checked(parts, target, nodes), dict[int, Tensor | None]()
@@ -261,7 +262,8 @@ class Recorder:
         """Rows and labels by module; one that was found and does not fit is left out from here on."""
 
         def check(name: str, h: Tensor) -> tuple[Tensor, Tensor]:
-            return self._accumulators[name].check(h, self._nodes.labels_of(name, h, target, nodes))
+            rows = self._nodes.rows_and_labels(name, h, target, nodes)
+            return self._accumulators[name].check(*rows)
 
         return self._fitting(parts, check)
 

@@ -25,8 +25,8 @@ _WITHOUT = {
     "within_between_ratio_log10": _MEANS,
     "within_between_pinv_log10": _MEANS,
     "snr": "no weight that these features meet is known",
-    "overlap": "the network's decisions are not known",
-    "condition_gap": "the edges are not known",
+    "overlap": "the network's decisions are not known, or no graph has nodes of two classes",
+    "condition_gap": "no graph has edges, labels of all its nodes, and two classes",
 }
 """Why no graph has a value."""
 
