@@ -218,7 +218,7 @@ def test_the_yaml_block_of_graphs_configures_pools_and_masks():
     places = configured(GRAPHS)._plan.places
     assert places.layers == {"convs.*": ["nodes", "neighborhood_mean"]}
     assert places.mask == {"train_online": "train_mask", "val": "val_mask"}
-    assert places.averages_neighbors
+    assert places.names_graphs
 
 
 def test_the_yaml_block_of_labels_configures_its_task():

@@ -99,7 +99,8 @@ class GraphTotals:
             self._work()
         self._waiting.append(nodes)
         self._entries += sum(h.numel() for h in nodes.tensors)
-        if self._entries > entries_at_once(self.device) // _PIECES:
+        # a single graph has other statistics: it waits for a second one
+        if self.num_graphs > 1 and self._entries > entries_at_once(self.device) // _PIECES:
             self._work()
         if self._bytes > _MOST_BYTES:
             self.settle()
@@ -155,9 +156,9 @@ class GraphTotals:
         """Nothing."""
         return []
 
-    def are_several(self, sums: list[Tensor]) -> bool:
-        """Whether all ranks together have had more than one graph."""
-        return int(sums[1][0]) > 1
+    def num_graphs_of(self, sums: list[Tensor]) -> int:
+        """How many graphs all ranks together have had."""
+        return int(sums[1][0])
 
     def merged(self, sums: list[Tensor]) -> dict[str, GraphEvidence]:
         """What all ranks have come to, by module.

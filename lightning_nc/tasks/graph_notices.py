@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from lightning_nc.tasks.notices import about_outcomes, about_rows
-from lightning_nc.values.graphs import GraphEvidence
+from lightning_nc.values.graphs import QUANTITIES, GraphEvidence
 from lightning_nc.values.outcome import Outcome
 
 
@@ -80,7 +80,17 @@ def about_edges(isolated: int, strays: int) -> dict[str, str]:
 def _about_values(evidence: GraphEvidence) -> dict[str, str]:
     """Of graphs of several classes that have no value all the same."""
     expected = evidence.num_graphs - evidence.single
-    missing = expected - int(evidence.graphs.count("within_between_ratio_log10"))
+    counts = {each: int(evidence.graphs.count(each)) for each in QUANTITIES}
+    missing = expected - counts["within_between_ratio_log10"]
+    fewer = {k: n for k, n in counts.items() if 0 < n < min(expected, counts[QUANTITIES[0]])}
+    if fewer:
+        named = ", ".join(f"graph/{key} on {count:,}" for key, count in fewer.items())
+        return {
+            "fewer graphs": (
+                f"Of {expected:,} graphs with several classes, these rest on fewer: {named}. The others "
+                "have no finite value of it, or labels or edges are missing."
+            )
+        }
     if missing <= 0:
         return {}
     return {

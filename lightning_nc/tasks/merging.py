@@ -34,6 +34,7 @@ class Modules:
         names: Paths of the modules, the same on all ranks; "" where this rank has seen none.
         doubt: Why it is not certain what the head is, a clause; empty where it is.
         graphs: What the graphs of the stage have come to, where rows were nodes on this rank.
+        has_several: Whether each graph has statistics of its own; None: where there are several.
     """
 
     accumulators: Mapping[str, Accumulator | None]
@@ -44,6 +45,7 @@ class Modules:
     names: str = ""
     doubt: str = ""
     graphs: GraphTotals | None = None
+    has_several: bool | None = None
 
     @property
     def maps(self) -> list[KeptMap]:
@@ -54,6 +56,10 @@ class Modules:
         """The layer of the linear head that a module's features enter, from 1, and how many it has."""
         num_layers = len(self.stack) + 1
         return (self.stack.index(name) + 1 if name in self.stack else num_layers), num_layers
+
+    def tells_apart(self, num_graphs: int) -> bool:
+        """Whether so many graphs have statistics of their own."""
+        return num_graphs > 1 if self.has_several is None else self.has_several and num_graphs > 0
 
     def failure(self) -> Exception | None:
         """A rank that cannot read its own states tells the others, and raises after them."""
@@ -122,7 +128,7 @@ def evidence_of(
         return _of_all_ranks(modules, ranks, around or Around(), failed, counts_rows)
     if failed:
         raise RankFailed("This rank could not take part with its data.")
-    if modules.graphs is not None and modules.graphs.num_graphs > 1:
+    if modules.graphs is not None and modules.tells_apart(modules.graphs.num_graphs):
         return dict(modules.graphs.merged(modules.graphs.sums()))
     head = modules.classifier.value() if modules.classifier.is_kept else None
     weights = {n: kept.parameters[0].clone() for n, kept in modules.weights.items() if kept.is_kept}
@@ -157,7 +163,7 @@ def _of_all_ranks(
     except RankFailed as told:
         raise told from error
     *of_maps, graphs = merged[len(names) :]
-    if graphs is not None and graphs.own.are_several(graphs.sums):
+    if graphs is not None and modules.tells_apart(graphs.own.num_graphs_of(graphs.sums)):
         return dict(graphs.own.merged(graphs.sums))
     kept, *others = of_maps
     weights = {n: w.sums[0] for n, w in zip(modules.weights, others, strict=True) if w is not None}

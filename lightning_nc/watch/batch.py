@@ -93,11 +93,6 @@ class Batch:
     label_dims: int = 0
     graph: GraphBatch | None = None
 
-    @property
-    def nodes(self) -> GraphBatch | None:
-        """The graph, or the graphs, of whose nodes the labels are."""
-        return self.graph if self.graph is not None and self.graph.has_labels else None
-
     def __post_init__(self) -> None:
         # by which token-level features are told; a hook in a compiled graph reads no label
         self.label_shape = self.labels.shape[: self.labels.ndim - self.label_dims]

@@ -2,16 +2,15 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from lightning_nc.watch.graph_batch import GRAPH_POOLS as GRAPH_POOLS
 from lightning_nc.watch.graph_batch import NEIGHBORHOOD_MEAN, GraphBatch
 from lightning_nc.watch.paths import Layer
 
 OF_NODES = ("nodes", NEIGHBORHOOD_MEAN)
-"""Those that begin with the rows of the nodes."""
-
-GRAPH_POOLS = (*OF_NODES, "graph_mean")
-"""Every node a row; of every node the mean over its neighbors; of every graph the mean of its nodes."""
+"""The pools that begin with the rows of the nodes."""
 
 
 def of_graph(
@@ -34,7 +33,6 @@ def of_graph(
         ValueError: If the batch holds no graph, or these are not its nodes.
 
     Example:
-        >>> import torch
         >>> layer, graph = Layer("conv", "conv", "graph_mean"), GraphBatch(None, num_nodes=2)
         >>> of_graph(layer, torch.tensor([[1.0], [3.0]]), graph, None)
         tensor([[2.]])
@@ -52,10 +50,10 @@ def of_graph(
         _require_neighbors(layer, graph, batch)
     if layer.pool in OF_NODES:
         return x.clone() if nodes is None else nodes
-    if graph.of_node is None:
-        return x.mean(0, keepdim=True)
-    sums = x.new_zeros(graph.num_graphs, x.shape[1]).index_add_(0, graph.of_node, x)
-    counts = x.new_zeros(graph.num_graphs).index_add_(0, graph.of_node, x.new_ones(len(x)))
+    of_node = x.new_zeros(len(x), dtype=torch.int64) if graph.of_node is None else graph.of_node
+    rows = torch.promote_types(x.dtype, torch.float32)  # a half counts to 256, or to 2,048
+    sums = x.new_zeros(graph.num_graphs or 0, x.shape[1], dtype=rows).index_add_(0, of_node, x.to(rows))
+    counts = of_node.new_zeros(len(sums)).index_add_(0, of_node, torch.ones_like(of_node))
     return sums / counts.clamp(min=1)[:, None]
 
 
@@ -78,5 +76,6 @@ def _require_neighbors(layer: Layer, graph: GraphBatch, batch: Any) -> None:
 def _no_graph(layer: Layer, got: str) -> ValueError:
     return ValueError(
         f"Expected a graph in the batch for layer {layer.given!r} with pool {layer.pool!r}, an "
-        f"`edge_index` as attribute, key or field, but got {got}. Name what the loader gives so."
+        f"`edge_index` of whole numbers (2, E) as attribute, key or field, but got {got}. Name what "
+        "the loader gives so."
     )

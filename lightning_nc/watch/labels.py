@@ -181,12 +181,13 @@ def labels_of(batch: Any, places: Places, stage: str, task: Task, looks: bool) -
     assert labels is not None
     if places.target is None and not shift and looks and task.names_classes:
         refuse_inputs(batch, labels, ignored)
-    graph = find_graph(batch, given if isinstance(given, Tensor) else labels, dims)
+    asked, apart = places.names_graphs, task.tells_graphs_apart
+    graph = find_graph(batch, given if isinstance(given, Tensor) else labels, dims, asked)
     if graph is not None:
+        graph = graph.with_labels(labels.shape[: labels.ndim - dims].numel(), apart, asked)
         graph.require_mask(mask)
-        graph = graph.with_labels(labels.shape[: labels.ndim - dims].numel(), task.tells_graphs_apart)
-        if looks and graph.has_labels:
-            graph.require_edges(places.averages_neighbors)
+        if looks and asked and graph.has_labels:
+            graph.require_edges()
         labels = _of_seeds(labels, graph, ignored, dims)
     if shift or mask is not None:
         labels = _of_rows_that_count(labels, mask, shift, ignored, looks, dims)

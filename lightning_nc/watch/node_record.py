@@ -1,6 +1,7 @@
 """What a recorder keeps where the rows are the nodes of graphs."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -8,6 +9,9 @@ from torch import Tensor
 from lightning_nc.stream.graph_totals import GraphTotals
 from lightning_nc.stream.nodes import Nodes
 from lightning_nc.tasks.graph_notices import about_edges
+from lightning_nc.values.evidence import Evidence
+from lightning_nc.values.graphs import GraphEvidence
+from lightning_nc.values.recorded import HEAD
 from lightning_nc.watch.graph_batch import GraphBatch
 from lightning_nc.watch.mask import masked
 
@@ -27,18 +31,42 @@ class NodeRecord:
     def __init__(self, near: frozenset[str], ignored: int | float | None) -> None:
         self._near, self._ignored = near, ignored
         self.totals: GraphTotals | None = None
+        self.has_several: bool | None = None  # by the first stage that ended
+        self._num_graphs = 0
         self._missing: Tensor | None = None  # isolated nodes, and edges to nodes that are not there
 
     def reset(self) -> None:
         """Forget the stage."""
         if self.totals is not None:
             self.totals.reset()
-        self._missing = None
+        self._missing, self._num_graphs = None, 0
 
     @property
     def are_of_several(self) -> bool:
-        """Whether there was more than one graph, each with statistics of its own."""
-        return self.totals is not None and self.totals.num_graphs > 1
+        """Whether each graph has statistics of its own: keys that were logged once stay."""
+        begun = self.totals is not None and self.totals.num_graphs > 1
+        return begun if self.has_several is None else self.has_several
+
+    def decide(self, evidence: Evidence | None) -> None:
+        """What the first stage that ended has held is what the later ones hold."""
+        if self.has_several is None and evidence is not None:
+            known = self.totals is not None or isinstance(evidence, GraphEvidence)
+            self.has_several = isinstance(evidence, GraphEvidence) if known else None
+
+    def nodes_of(self, graph: GraphBatch | None) -> GraphBatch | None:
+        """The graphs of whose nodes the labels of a batch are.
+
+        Args:
+            graph: The graphs of the batch. Where each is a single node, labels are of what they were of
+                before.
+
+        Returns:
+            They; None where labels are of something else.
+        """
+        if graph is None or graph.has_labels:
+            return graph
+        is_more = self._num_graphs > 0 and graph.is_of_single_nodes
+        return replace(graph, has_labels=True) if is_more else None
 
     def with_means(self, parts: Mapping[str, Tensor], nodes: GraphBatch | None) -> dict[str, Tensor]:
         """Rows by module, of which some are the means over neighbors.
@@ -115,21 +143,24 @@ class NodeRecord:
             weights: What features enter, by module.
             blank: Makes sums over graphs, where the task has any.
         """
+        self._num_graphs += nodes.num_graphs or 0
         self.totals = self.totals or blank()
-        if self.totals is None:
+        if self.totals is None or self.has_several is False:
             return
         count, of_row = target.numel(), nodes.of_node
         near = (
             nodes.neighborhoods if nodes.edge_index is not None and nodes.num_nodes == count else None
         )
+        head = next(iter(parts))  # of which autograd, or the network itself, may have the memory
+        rows = {**parts, head: parts[head].clone()}
         y = target.detach().reshape(-1).clone()  # it waits for others, and is the loader's
         self.totals.add(
             Nodes(
                 y,
-                {name: h for name, h in parts.items() if name not in self._near},
-                {name: h for name, h in parts.items() if name in self._near},
-                nodes.num_graphs,
-                torch.zeros_like(y, dtype=torch.int64) if of_row is None else of_row,
+                {name: h for name, h in rows.items() if name not in self._near},
+                {name: h for name, h in rows.items() if name in self._near},
+                nodes.num_graphs or 0,
+                torch.zeros_like(y, dtype=torch.int64) if of_row is None else of_row.clone(),
                 None if near is None else torch.where(near.inside, near.edge_index, -1),
                 predicted if predicted is not None and len(predicted) == count else None,
                 {name: weight.clone() for name, weight in weights.items()},
@@ -139,10 +170,17 @@ class NodeRecord:
 
     def notices(self) -> dict[tuple[str, str], str]:
         """What was missing in a single graph, by kind and module; waits for the device."""
-        if self._missing is None or self.are_of_several:
+        if self.are_of_several:
             return {}
-        texts = about_edges(*self._missing.tolist())
-        return {(kind, name): text for name in sorted(self._near) for kind, text in texts.items()}
+        texts = {} if self._missing is None else about_edges(*self._missing.tolist())
+        said = {(kind, name): text for name in sorted(self._near) for kind, text in texts.items()}
+        if self.has_several is False and self._num_graphs > 1:
+            said["graphs later", HEAD] = (
+                f"This stage began with a single graph, and now has {self._num_graphs:,}: its keys "
+                "stay, of the nodes of all of them pooled. If they are different graphs, measure each by "
+                "itself, or give all of them from the first epoch on."
+            )
+        return said
 
     def note(self, nodes: GraphBatch | None) -> None:
         """Count nodes without neighbors, and edges that go elsewhere."""

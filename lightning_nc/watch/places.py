@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from lightning_nc.dotted_path import import_function
-from lightning_nc.watch.graph_batch import NEIGHBORHOOD_MEAN
+from lightning_nc.watch.graph_batch import GRAPH_POOLS
 
 Forwards = Literal["first", "last", "all", "concat"]
 Place = str | int | Callable[[Any], Any]
@@ -79,11 +79,11 @@ class Places:
             of_stage(self.mask, name, "mask")
 
     @property
-    def averages_neighbors(self) -> bool:
-        """Whether the means over the neighbors of nodes are measured of some layer."""
+    def names_graphs(self) -> bool:
+        """Whether some layer has a pool of graphs."""
         of_layers = self.layers.values() if isinstance(self.layers, Mapping) else ()
         pools = ([each] if isinstance(each, str) else each for each in (self.pool, *of_layers))
-        return any(NEIGHBORHOOD_MEAN in each for each in pools)
+        return any(pool in GRAPH_POOLS for each in pools for pool in each)
 
     @property
     def head(self) -> str | None:

@@ -26,6 +26,15 @@ from lightning_nc.watch.node_record import NodeRecord, rows_of_nodes
 
 _Checked = TypeVar("_Checked")
 
+_NO_ROWS = (
+    "Expected at least one row with a label that counts, but got none: nothing is logged. Is the data "
+    "loader empty, or is every label ignore_index?"
+)
+_NO_KEYS = (
+    "Expected measures that these rows have, but got others alone, and nothing is logged: graph/* are of "
+    "several graphs whose nodes have labels. Add 'default' to measures."
+)
+
 
 class Recorder:
     """Collects the forwards of one stage.
@@ -96,6 +105,7 @@ class Recorder:
         Raises:
             ValueError: If features and labels, or classifier and classes, do not fit.
         """
+        nodes = self._nodes.nodes_of(nodes)
         parts = self._nodes.with_means(self._parts(forward), nodes)
         self._prepare(parts, num_rows)
         self._checked(parts, target, nodes)
@@ -115,6 +125,7 @@ class Recorder:
             ValueError: If features and labels, or classifier and classes, do not fit.
         """
         predicted, parts = forward.predicted, self._parts(forward)
+        nodes = self._nodes.nodes_of(nodes)
         if nodes is not None and nodes.num_seeds is None and self._task.tells_graphs_apart:
             parts = self._fitting(parts, lambda _, h: rows_of_nodes(h, target))
             self._nodes.add(nodes, target, parts, predicted, *self._around(parts, num_rows))
@@ -178,9 +189,10 @@ class Recorder:
         modules = Modules(
             {n: self._accumulators[n] if self._has_rows(n) else None for n in self._tasks},
             self.classifier, self._tasks, self.weights, tuple(self._stack), names, doubt,
-            self._nodes.totals,
+            self._nodes.totals, self._nodes.has_several,
         )  # fmt: skip
         evidence = evidence_of(modules, ranks, around, self._is_abandoned)
+        self._nodes.decide(evidence.get(HEAD))
         some = {name: each for name, each in evidence.items() if each.num_samples}
         outcomes = {
             name: self._tasks[name].evaluate(each, of_layer=name != HEAD) for name, each in some.items()
@@ -195,10 +207,7 @@ class Recorder:
         if silent and evidence:
             said["silent", HEAD] = _silent_layers(silent)
         if not some or not any((*outcomes.values(), *said)):
-            said["empty", HEAD] = (
-                "Expected at least one row with a label that counts, but got none: nothing is "
-                "logged. Is the data loader empty, or is every label ignore_index?"
-            )
+            said["empty", HEAD] = _NO_KEYS if some else _NO_ROWS
         return Recorded(evidence, outcomes, said)
 
     def training_so_far(self, ranks: Ranks | None, is_whole: bool) -> Training:

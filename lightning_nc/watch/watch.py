@@ -164,7 +164,7 @@ class Watch:
         if batch is not None and counted is not None:
             self._look(counted, batch, stage)
             recorder = self._stages.recorder(stage)
-            recorder.check(counted, batch.labels, self._num_rows(batch), batch.nodes)
+            recorder.check(counted, batch.labels, self._num_rows(batch), batch.graph)
             self._sense.require(counted, batch, stage.name)
 
     def close(
@@ -314,7 +314,7 @@ class Watch:
                 forward.predicted = decisions_by(self._places.predicted, batch, outputs)
             if forward.parameters is not None and batch.keeps is not None:
                 batch.keeps.keep(*forward.parameters)
-            recorder.add(forward, batch.labels, self._num_rows(batch), batch.nodes)
+            recorder.add(forward, batch.labels, self._num_rows(batch), batch.graph)
         if not forwards and self._capture.is_settled:
             self._stages.silent.add(stage.name)
         self._sense.doubt(batch, stage, self._say)
