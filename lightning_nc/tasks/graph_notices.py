@@ -87,8 +87,8 @@ def _about_values(evidence: GraphEvidence) -> dict[str, str]:
         named = ", ".join(f"graph/{key} on {count:,}" for key, count in fewer.items())
         return {
             "fewer graphs": (
-                f"Of {expected:,} graphs with several classes, these rest on fewer: {named}. The others "
-                "have no finite value of it, or labels or edges are missing."
+                f"Of {expected:,} graphs with several classes, these rest on fewer: {named}. The "
+                "others have no finite value of it, or labels or edges are missing."
             )
         }
     if missing <= 0:

@@ -1,9 +1,18 @@
 """What is told of the places that are measured."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from lightning_nc.watch.capture import Capture
 from lightning_nc.watch.stack import feeding, find_stack
+
+NO_ROWS = (
+    "Expected at least one row with a label that counts, but got none: nothing is logged. Is the data "
+    "loader empty, or is every label ignore_index?"
+)
+NO_KEYS = (
+    "Expected measures that these rows have, but got others alone, and nothing is logged: graph/* are "
+    "of several graphs whose nodes have labels. Add 'default' to measures."
+)
 
 
 def features(capture: Capture) -> str:
@@ -109,4 +118,24 @@ def doubt_of_head(capture: Capture, needs: Collection[str]) -> str:
     return (
         f"{named} without a bias come right before the classifier, and may be a part of its head, "
         "whose geometry depends on its layers; measures=['default', 'imbalance'] looks at them"
+    )
+
+
+def silent_layers(names: Iterable[str]) -> str:
+    """A sentence on layers that did not run.
+
+    Args:
+        names: The layers.
+
+    Returns:
+        The sentence.
+
+    Example:
+        >>> silent_layers(["aside"])[:38]
+        "Expected the layers 'aside' to run in "
+    """
+    return (
+        f"Expected the layers {', '.join(map(repr, names))} to run in each forward before the "
+        "classifier does, but they did not: nothing is logged of them. Are they unused, or "
+        "used after the classifier?"
     )

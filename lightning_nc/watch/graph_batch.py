@@ -131,8 +131,8 @@ class GraphBatch:
         if self.num_graphs is None and of_nodes and (apart or asked):
             raise ValueError(
                 "Expected a batch of graphs with `batch`, the graph of each node, and `ptr` (where "
-                "each graph begins, and the end) or `num_graphs`, but got the first alone. Batch them by "
-                "torch_geometric.data.Batch.from_data_list, which has all of these."
+                "each graph begins, and the end) or `num_graphs`, but got the first alone. Batch them "
+                "by torch_geometric.data.Batch.from_data_list, which has all of these."
             )
         graphs = labels if self.num_graphs is None else self.num_graphs
         if of_nodes and (labels != graphs or asked):

@@ -177,8 +177,8 @@ class NodeRecord:
         if self.has_several is False and self._num_graphs > 1:
             said["graphs later", HEAD] = (
                 f"This stage began with a single graph, and now has {self._num_graphs:,}: its keys "
-                "stay, of the nodes of all of them pooled. If they are different graphs, measure each by "
-                "itself, or give all of them from the first epoch on."
+                "stay, of the nodes of all of them pooled. If they are different graphs, measure each "
+                "by itself, or give all of them from the first epoch on."
             )
         return said
 

@@ -1,7 +1,7 @@
 """One stage of one data loader: an accumulator for each measured module, and the values at its end."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -19,21 +19,13 @@ from lightning_nc.tasks.task import Around, Task
 from lightning_nc.values.covariance import CovarianceSetting
 from lightning_nc.values.recorded import HEAD, Recorded
 from lightning_nc.values.training import Training
+from lightning_nc.watch import explain
 from lightning_nc.watch.batch import Forward
 from lightning_nc.watch.depth import OTHER_ROWS
 from lightning_nc.watch.graph_batch import GraphBatch
 from lightning_nc.watch.node_record import NodeRecord, rows_of_nodes
 
 _Checked = TypeVar("_Checked")
-
-_NO_ROWS = (
-    "Expected at least one row with a label that counts, but got none: nothing is logged. Is the data "
-    "loader empty, or is every label ignore_index?"
-)
-_NO_KEYS = (
-    "Expected measures that these rows have, but got others alone, and nothing is logged: graph/* are of "
-    "several graphs whose nodes have labels. Add 'default' to measures."
-)
 
 
 class Recorder:
@@ -205,9 +197,9 @@ class Recorder:
         said |= self._said_of_batches() | self._nodes.notices()
         silent = [n for n in self._tasks if n not in evidence and n not in self._left_out]
         if silent and evidence:
-            said["silent", HEAD] = _silent_layers(silent)
+            said["silent", HEAD] = explain.silent_layers(silent)
         if not some or not any((*outcomes.values(), *said)):
-            said["empty", HEAD] = _NO_KEYS if some else _NO_ROWS
+            said["empty", HEAD] = explain.NO_KEYS if some else explain.NO_ROWS
         return Recorded(evidence, outcomes, said)
 
     def training_so_far(self, ranks: Ranks | None, is_whole: bool) -> Training:
@@ -316,11 +308,3 @@ class Recorder:
 
 def _of_layer(name: str, error: ValueError) -> ValueError:
     return ValueError(f"Layer {name!r}: {error}" if name else str(error))
-
-
-def _silent_layers(names: Iterable[str]) -> str:
-    return (
-        f"Expected the layers {', '.join(map(repr, names))} to run in each forward before the "
-        "classifier does, but they did not: nothing is logged of them. Are they unused, or "
-        "used after the classifier?"
-    )
