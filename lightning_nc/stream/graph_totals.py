@@ -69,12 +69,12 @@ class GraphTotals:
         with torch.inference_mode(False):
             shape, dtype = (len(self._modules), len(QUANTITIES), 3), accumulator_dtype(self.device)
             self._sums = torch.zeros(shape, dtype=dtype, device=self.device)
-            self._entered = torch.zeros(shape[0], dtype=torch.int64, device=self.device)
             self._counts = torch.zeros(num_classes, dtype=torch.int64, device=self.device)
             # graphs that lack a class, and that have a single one; labels out of range, and fractions;
             # nodes without neighbors, and edges that go elsewhere
             self._graphs, self._left_out, self._missing = self._counts.new_zeros(3, 2)
         self._scratch = shared_scratch()  # held from one batch to the next
+        self._entered = [0] * len(self._modules)  # graphs, by module
         self._moments: dict[tuple[str, ...], list[GraphMoments]] = {}
         self._decided: list[Tensor] = []
         self._shares: list[Tensor] = []
@@ -129,23 +129,17 @@ class GraphTotals:
     def reset(self) -> None:
         """Forget all graphs."""
         self._clear()
-        self.num_graphs = 0
+        self.num_graphs, self._entered = 0, [0] * len(self._modules)
         with own_mode(self.device):
-            for state in (
-                self._sums,
-                self._counts,
-                self._graphs,
-                self._left_out,
-                self._missing,
-                self._entered,
-            ):
+            for state in (self._sums, self._counts, self._graphs, self._left_out, self._missing):
                 state.zero_()
 
     def sums(self) -> list[Tensor]:
         """All that it has come to."""
         self.settle()
+        entered = torch.tensor(self._entered, device=self.device)
         return [
-            self._sums, self._entered, self._graphs, self._counts, self._left_out, self._missing,
+            self._sums, entered, self._graphs, self._counts, self._left_out, self._missing,
         ]  # fmt: skip
 
     def rest(self) -> list[Tensor]:
@@ -216,7 +210,8 @@ class GraphTotals:
             self._note(places.counts, encoded.left_out)
             for modules, moments in node_moments(together, around):
                 self._moments.setdefault(modules, []).append(moments)
-                self._entered[[self._modules.index(name) for name in modules]] += nodes.graphs
+                for name in modules:
+                    self._entered[self._modules.index(name)] += nodes.graphs
                 self._bytes += moments.num_bytes
             if nodes.predicted is not None:
                 self._decided.append(_confusion(places, nodes.predicted))

@@ -77,11 +77,6 @@ class Places:
         rows = torch.nn.functional.one_hot(self.label, self.num_classes)
         return rows.T.to(accumulator_dtype(self.label.device)).contiguous()
 
-    @cached_property
-    def counting(self) -> Float[Tensor, "C n"]:
-        """1 at the rows of each class that count."""
-        return self.kinds if self.are_all_valid else self.kinds * self.valid
-
     def where(self, valid: Bool[Tensor, " n"]) -> "Places":
         """Less the rows that do not count otherwise."""
         return replace(self, valid=self.valid & valid)
@@ -193,7 +188,7 @@ def _class_means(h: Float[Tensor, "n L d"], places: Places) -> Float[Tensor, "G 
     else:
         means = h.new_empty(shape)
         for sums, (start, stop) in zip(means.flatten(2), places.bounds, strict=True):
-            torch.mm(places.counting[:, start:stop], h[start:stop].flatten(1), out=sums)
+            torch.mm(places.kinds[:, start:stop], h[start:stop].flatten(1), out=sums)
     return means.div_(places.counts.clamp(min=1)[..., None, None])
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -46,13 +47,15 @@ class Nodes:
     @property
     def kind(self) -> tuple[Any, ...]:
         """What batches have in common that are worked on as one."""
-        alike = [(n, h.shape[1], h.dtype) for part in (self.rows, self.near) for n, h in part.items()]
+        at = {id(h): place for place, h in enumerate(self.tensors)}
+        named = [(n, h) for part in (self.rows, self.near) for n, h in part.items()]
+        alike = [(name, h.shape[1], h.dtype, at[id(h)]) for name, h in named]
         known = self.edges is None, self.predicted is None, self.sizes is None, self.target.dtype
         return *known, tuple(self.weights), *alike
 
 
 def known_edges(edge_index: Int[Tensor, "2 E"], num_nodes: int) -> Int[Tensor, "2 E"]:
-    """Edges, negative where one goes to or comes from a node that is not there; no copy of good ones.
+    """Edges in memory of their own, negative where one goes to or comes from no node.
 
     Example:
         >>> known_edges(torch.tensor([[0, 1], [1, 7]]), num_nodes=2).tolist()
@@ -61,7 +64,7 @@ def known_edges(edge_index: Int[Tensor, "2 E"], num_nodes: int) -> Int[Tensor, "
     if edge_index.device.type == "cpu" and edge_index.numel():  # nothing to wait for
         least, most = (int(each) for each in edge_index.aminmax())
         if least >= 0 and most < num_nodes:
-            return edge_index
+            return edge_index.clone()
     return torch.where(Neighborhoods(edge_index, num_nodes).inside, edge_index, -1)
 
 
@@ -119,5 +122,5 @@ class Together:
 
 
 def _slices(lengths: Sequence[int]) -> list[slice]:
-    stops = torch.tensor(lengths).cumsum(0).tolist()
+    stops = accumulate(lengths)
     return [slice(stop - length, stop) for length, stop in zip(lengths, stops, strict=True)]

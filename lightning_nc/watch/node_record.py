@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lightning_nc.stream.graph_totals import GraphTotals
-from lightning_nc.stream.nodes import Nodes
+from lightning_nc.stream.nodes import Nodes, known_edges
 from lightning_nc.tasks.graph_notices import about_edges
 from lightning_nc.values.evidence import Evidence
 from lightning_nc.values.graphs import GraphEvidence
@@ -148,9 +148,7 @@ class NodeRecord:
         if self.totals is None or self.has_several is False:
             return
         count, of_row = target.numel(), nodes.of_node
-        near = (
-            nodes.neighborhoods if nodes.edge_index is not None and nodes.num_nodes == count else None
-        )
+        edges = nodes.edge_index if nodes.num_nodes == count else None
         head = next(iter(parts))  # of which autograd, or the network itself, may have the memory
         rows = {**parts, head: parts[head].clone()}
         y = target.detach().reshape(-1).clone()  # it waits for others, and is the loader's
@@ -161,7 +159,7 @@ class NodeRecord:
                 {name: h for name, h in rows.items() if name in self._near},
                 nodes.num_graphs or 0,
                 torch.zeros_like(y, dtype=torch.int64) if of_row is None else of_row.clone(),
-                None if near is None else torch.where(near.inside, near.edge_index, -1),
+                None if edges is None else known_edges(edges.detach(), count),
                 predicted if predicted is not None and len(predicted) == count else None,
                 {name: weight.clone() for name, weight in weights.items()},
                 nodes.sizes(count),
