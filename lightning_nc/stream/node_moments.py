@@ -173,8 +173,11 @@ def _side_by_side(together: Together, tensors: list[int], scratch: Scratch) -> F
 def _some(
     h: Float[Tensor, "n L d"], means: Float[Tensor, "G C L d"], places: list[int]
 ) -> tuple[Float[Tensor, "n l d"], Float[Tensor, "G C l d"]]:
-    """Those of some modules; no copy where that is all."""
-    return (h, means) if places == list(range(h.shape[1])) else (h[:, places], means[:, :, places])
+    """Those of some modules; no copy of such as stand side by side."""
+    first, last = places[0], places[-1]
+    if places == list(range(first, last + 1)):
+        return h[:, first : last + 1], means[:, :, first : last + 1]
+    return h[:, places], means[:, :, places]
 
 
 def _class_means(h: Float[Tensor, "n L d"], places: Places) -> Float[Tensor, "G C L d"]:

@@ -1,7 +1,5 @@
 """Updates run without knowing any value."""
 
-from itertools import accumulate
-
 import pytest
 import torch
 from support.metrics import blank
@@ -15,7 +13,6 @@ from lightning_nc import (
 )
 from lightning_nc.functional.graph import condition_gaps, overlaps, values_of_features
 from lightning_nc.stream import graph_totals
-from lightning_nc.stream import nodes as of_nodes
 from lightning_nc.stream.class_moments import ClassMoments
 from lightning_nc.stream.graph_totals import Formulas, GraphTotals
 from lightning_nc.stream.node_moments import Places
@@ -134,13 +131,7 @@ def add_two(totals, graphs):
 @pytest.fixture
 def like_a_device(monkeypatch):
     """Where it would have to be waited for, it is not asked whether all rows count."""
-
-    def slices(lengths):  # as they are: numbers of the host, which are taken for a device's here
-        stops = list(accumulate(lengths))
-        return [slice(stop - length, stop) for length, stop in zip(lengths, stops, strict=True)]
-
     monkeypatch.setattr(Places, "are_all_valid", False)
-    monkeypatch.setattr(of_nodes, "_slices", slices)
 
 
 @pytest.fixture
