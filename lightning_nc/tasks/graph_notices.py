@@ -81,22 +81,20 @@ def _about_values(evidence: GraphEvidence) -> dict[str, str]:
     """Of graphs of several classes that have no value all the same."""
     expected = evidence.num_graphs - evidence.single
     counts = {each: int(evidence.graphs.count(each)) for each in QUANTITIES}
-    missing = expected - counts["within_between_ratio_log10"]
-    fewer = {k: n for k, n in counts.items() if 0 < n < min(expected, counts[QUANTITIES[0]])}
+    rated = counts["within_between_ratio_log10"]
+    most = {"within_between_ratio_log10": 0, "within_between_pinv_log10": rated}
+    fewer = {key: n for key, n in counts.items() if 0 < n < most.get(key, expected)}
+    texts = {}
     if fewer:
         named = ", ".join(f"graph/{key} on {count:,}" for key, count in fewer.items())
-        return {
-            "fewer graphs": (
-                f"Of {expected:,} graphs with several classes, these rest on fewer: {named}. The "
-                "others have no finite value of it, or labels or edges are missing."
-            )
-        }
-    if missing <= 0:
-        return {}
-    return {
-        "no value": (
-            f"{missing:,} of {evidence.num_graphs:,} graphs have no NC1 and are left out of its "
-            "average: their features are NaN, equal within each class, or have the same mean in all "
-            "classes, or too few nodes have neighbors."
+        texts["fewer graphs"] = (
+            f"Of {expected:,} graphs with several classes, these rest on fewer: {named}. The others "
+            "have no finite value of it, or labels or edges are missing."
         )
-    }
+    if rated < expected:
+        texts["no value"] = (
+            f"{expected - rated:,} of {evidence.num_graphs:,} graphs have no NC1 and are left out of "
+            "its average: their features are NaN, equal within each class, or have the same mean in "
+            "all classes, or too few nodes have neighbors."
+        )
+    return texts

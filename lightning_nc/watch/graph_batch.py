@@ -211,13 +211,16 @@ def _stored(value: Any, name: str) -> Any:
 
 def _named_graph(batch: Any) -> GraphBatch:
     edges, of_node, ptr = (_stored(batch, name) for name in ("edge_index", "batch", "ptr"))
-    edges = edges if _is_edges(edges) else None
-    told = len(ptr) - 1 if isinstance(ptr, Tensor) else _stored(batch, "num_graphs")
+    edges, nodes = edges if _is_edges(edges) else None, _num_nodes(batch)
+    is_list = is_whole_numbers(ptr) and ptr.ndim == 1 and len(ptr) > 1
+    told = len(ptr) - 1 if is_list else _stored(batch, "num_graphs")
     told = told if isinstance(told, int) else None
-    if not isinstance(of_node, Tensor) or of_node.ndim != 1:
-        nodes, seeds = _num_nodes(batch), _stored(batch, "batch_size")
+    is_of_nodes = is_whole_numbers(of_node) and of_node.ndim == 1
+    if not is_of_nodes or nodes not in (None, len(of_node)):
+        seeds = _stored(batch, "batch_size")
         is_sampled = isinstance(seeds, int) and (nodes is None or seeds <= nodes)
-        if isinstance(ptr, Tensor) and nodes is not None:
+        # that it counts these nodes has to be looked at; who batches graphs by hand can wait for it
+        if is_list and nodes is not None and [int(ptr[0]), int(ptr[-1])] == [0, nodes]:
             of_node = torch.arange(len(ptr) - 1, device=ptr.device)
             of_node = of_node.repeat_interleave(ptr.diff(), output_size=nodes)
             return GraphBatch(edges, told, None if told == 1 else of_node, nodes)

@@ -33,6 +33,7 @@ class NodeRecord:
         self.totals: GraphTotals | None = None
         self.has_several: bool | None = None  # by the first stage that ended
         self._num_graphs = 0
+        self._kinds: set[tuple[int, ...]] = set()  # how many graphs, nodes and edges batches have
         self._missing: Tensor | None = None  # isolated nodes, and edges to nodes that are not there
 
     def reset(self) -> None:
@@ -40,6 +41,7 @@ class NodeRecord:
         if self.totals is not None:
             self.totals.reset()
         self._missing, self._num_graphs = None, 0
+        self._kinds.clear()
 
     @property
     def are_of_several(self) -> bool:
@@ -48,10 +50,13 @@ class NodeRecord:
         return begun if self.has_several is None else self.has_several
 
     def decide(self, evidence: Evidence | None) -> None:
-        """What the first stage that ended has held is what the later ones hold."""
-        if self.has_several is None and evidence is not None:
-            known = self.totals is not None or isinstance(evidence, GraphEvidence)
-            self.has_several = isinstance(evidence, GraphEvidence) if known else None
+        """What the first stage that ended has held is what the later ones hold.
+
+        Args:
+            evidence: Of all ranks, so that they decide alike.
+        """
+        if self.has_several is None and evidence is not None and evidence.num_samples:
+            self.has_several = isinstance(evidence, GraphEvidence)
 
     def nodes_of(self, graph: GraphBatch | None) -> GraphBatch | None:
         """The graphs of whose nodes the labels of a batch are.
@@ -143,12 +148,14 @@ class NodeRecord:
             weights: What features enter, by module.
             blank: Makes sums over graphs, where the task has any.
         """
-        self._num_graphs += nodes.num_graphs or 0
+        graphs, edges = nodes.num_graphs or 0, nodes.edge_index
+        self._num_graphs += graphs
+        self._kinds.add((graphs, target.numel(), 0 if edges is None else edges.shape[-1]))
         self.totals = self.totals or blank()
         if self.totals is None or self.has_several is False:
             return
         count, of_row = target.numel(), nodes.of_node
-        edges = nodes.edge_index if nodes.num_nodes == count else None
+        edges = edges if nodes.num_nodes == count else None
         head = next(iter(parts))  # of which autograd, or the network itself, may have the memory
         rows = {**parts, head: parts[head].clone()}
         y = target.detach().reshape(-1).clone()  # it waits for others, and is the loader's
@@ -172,7 +179,9 @@ class NodeRecord:
             return {}
         texts = {} if self._missing is None else about_edges(*self._missing.tolist())
         said = {(kind, name): text for name in sorted(self._near) for kind, text in texts.items()}
-        if self.has_several is False and self._num_graphs > 1:
+        # the same one several times, in a window of steps, is no news
+        differ = len(self._kinds) > 1 or any(graphs > 1 for graphs, *_ in self._kinds)
+        if self.has_several is False and self._num_graphs > 1 and differ:
             said["graphs later", HEAD] = (
                 f"This stage began with a single graph, and now has {self._num_graphs:,}: its keys "
                 "stay, of the nodes of all of them pooled. If they are different graphs, measure each "

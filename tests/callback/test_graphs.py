@@ -120,14 +120,6 @@ def test_keys_of_graphs_are_asked_for_by_name():
     assert {k for k in run.callback_metrics if "/" in k} == {"graph/snr/val", "graph/snr_se/val"}
 
 
-def test_a_graph_without_edges_is_refused_before_the_first_step():
-    module, bare = GraphNetwork(), graph().update({"edge_index": graph().edge_index[:, :0]})
-    before = module.head.weight.clone()
-    with pytest.raises(ValueError, match="a graph with edges, but its edge_index is empty"):
-        fit(module, [NeuralCollapseCallback(layers=POOLS)], loader([bare]))
-    assert torch.equal(module.head.weight, before)
-
-
 # One graph
 
 

@@ -55,7 +55,7 @@ def test_a_stage_takes_a_few_all_reduces_of_the_states_size(measures, name, name
     for calls in pool.run(collectives_of_a_stage, shards, names, covariance, measures):
         assert [call for call, _ in calls] == ["all_reduce"] * (3 + (measures in COUNTING))
         (_, header), (_, first), (_, second), *third = calls
-        assert header == 8 * HEADER_ROW * (2 + modules)  # one tells of a failure, one of the classifier
+        assert header == 8 * HEADER_ROW * (3 + modules)  # of a failure, the classifier, and graphs
         layers = [rounds(WIDTHS[name], covariance, classifier=False) for name in names]
         expected = np.sum([rounds(WIDTH, covariance), *layers], 0)
         assert [first, second] == (8 * expected).tolist()
@@ -72,5 +72,5 @@ def test_computing_a_metric_takes_a_few_all_reduces_of_the_states_size(measures,
         assert {call for call, _ in calls} == {"all_reduce"}
         states = [8 * numbers for numbers in rounds(WIDTH, covariance, classifier=False)]
         decisions = [8 * DECISIONS] * (measures in COUNTING)
-        # no rank has a classifier, and the header says so all the same
-        assert [size for _, size in calls] == [8 * HEADER_ROW * 3, *states, *decisions]
+        # no rank has a classifier, or graphs, and the header says so all the same
+        assert [size for _, size in calls] == [8 * HEADER_ROW * 4, *states, *decisions]

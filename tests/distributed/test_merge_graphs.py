@@ -69,8 +69,8 @@ def test_the_graphs_of_all_ranks_give_the_oracles_values(runs):
     assert several == pytest.approx(expected, rel=1e-5, abs=1e-7)
 
 
-def merged(rank, shares):
-    """What a stage comes to, of which each rank sees its own graphs; some may see none."""
+def merged(rank, *epochs):
+    """What a stage comes to in its last epoch; each rank sees its own graphs, and some may see none."""
     from lightning_nc.functional import values_of
     from lightning_nc.stream.sync import Ranks
     from lightning_nc.tasks import Multiclass, Settings
@@ -81,14 +81,16 @@ def merged(rank, shares):
     torch.manual_seed(0)
     module = GraphNetwork()
     recorder = Recorder(Multiclass(Settings()), LAYERS, near=LAYERS[1::2])
-    for batch in loader([graph(i, nodes=40 - i) for i in shares[rank]]):
-        with torch.no_grad():
-            predicted = module(batch).argmax(1)
-        layers = {name: module.last[name.rpartition(".")[0]].clone() for name in LAYERS}
-        recorder.classifier.keep(module.head.weight.detach(), module.head.bias.detach())
-        nodes = find_graph(batch, batch.y).with_labels(len(batch.y))
-        recorder.add(Forward("head", module.last[""], predicted, layers), batch.y, 3, nodes)
-    recorded = recorder.close(Ranks() if len(shares) > 1 else None)
+    for shares in epochs:
+        recorder.reset()
+        for batch in loader([graph(i, nodes=40 - i) for i in shares[rank]]):
+            with torch.no_grad():
+                predicted = module(batch).argmax(1)
+            layers = {name: module.last[name.rpartition(".")[0]].clone() for name in LAYERS}
+            recorder.classifier.keep(module.head.weight.detach(), module.head.bias.detach())
+            nodes = find_graph(batch, batch.y).with_labels(len(batch.y))
+            recorder.add(Forward("head", module.last[""], predicted, layers), batch.y, 3, nodes)
+        recorded = recorder.close(Ranks() if len(shares) > 1 else None)
     values = {
         (name, key): float(value)
         for name, outcomes in recorded.outcomes.items()
@@ -114,3 +116,24 @@ def test_ranks_and_one_process_agree_whoever_has_the_graphs(name, two_processes)
         assert found.keys() == alone.keys()
         assert found == pytest.approx(alone, rel=1e-6, abs=1e-9)
         assert told == said
+
+
+EPOCHS = {
+    "one graph, and then one on each rank": [[[1], []], [[1], [2]]],
+    "one graph, and then several on each rank": [[[1], []], [[0], [1, 2, 3]]],
+    "one on each rank, and then a single one": [[[0], [1]], [[2], []]],
+    "none, one, and several": [[[], []], [[], [1]], [[1, 2], [3]]],
+}
+
+
+@pytest.mark.parametrize("name", EPOCHS)
+def test_ranks_agree_on_what_a_stage_began_with(name, two_processes):
+    alone, said = merged(0, *([[i for share in shares for i in share]] for shares in EPOCHS[name]))
+    assert any("graph/" in key for _, key in alone) == (
+        name == "one on each rank, and then a single one"
+    )
+    for found, told in two_processes.run(merged, *EPOCHS[name]):
+        assert found.keys() == alone.keys()
+        assert found == pytest.approx(alone, rel=1e-6, abs=1e-9)
+        # that a rank has other graphs by now, it says for itself
+        assert {*told, "graphs later"} == {*said, "graphs later"}

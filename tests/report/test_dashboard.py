@@ -10,10 +10,11 @@ from lightning_nc.values.tag_evidence import TagEvidence
 def test_the_dashboard_has_the_headlines_first_and_then_all_in_their_order():
     charts = layout(MEASURES, prefix="a.b/")
     groups = [*(f"NC{i}" for i in range(5)), "TAGS", *(f"NRC{i}" for i in range(4))]
-    groups += ["LAYER", "LINEAR", "LM", "IMBALANCE", "MSE"]
+    groups += ["GRAPH", "LAYER", "LINEAR", "LM", "IMBALANCE", "MSE"]
     assert list(charts) == ["Neural collapse"] + [f"Neural collapse: all of {name}" for name in groups]
     heads = [title.split()[0] for title in charts["Neural collapse"]]
-    assert heads == ["NC1", "NC2", "NC3", "NC4", "TWA", "NRC1", "NRC2", "NRC3", "accuracy"]
+    assert heads[:8] == ["NC1", "NC2", "NC3", "NC4", "TWA", "NRC1", "NRC2", "NRC3"]
+    assert heads[8:] == ["log10", "accuracy"]
     assert sum(len(inner) for title, inner in charts.items() if "all" in title) == len(MEASURES)
     assert charts["Neural collapse"]["NC4 ncc_mismatch"] == [
         "Multiline",

@@ -82,7 +82,7 @@ def test_the_charts_find_their_scalars_behind_a_logger_prefix(tmp_path, few_pict
     _, callback = train(logger, tmp_path, prefix="mine/", layers=["neck"])
     events = EventAccumulator(logger.log_dir).Reload()
     tags = events.Tags()["scalars"]
-    charts = layout(callback._plan.reporter.measures, "mine/")
+    charts = layout({measure.key for measure in callback._plan.task.measures}, "mine/")
     for title, chart in charts["Neural collapse"].items():
         [pattern] = chart[1]
         found = [tag for tag in tags if re.match(pattern, tag)]

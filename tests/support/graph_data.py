@@ -17,8 +17,10 @@ from lightning_nc import NeuralCollapseWarning
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", ".*torch.jit.script. is deprecated")
+    from torch_geometric import EdgeIndex as EdgeIndex
     from torch_geometric.data import Batch as Batch
     from torch_geometric.data import Data
+    from torch_geometric.data import TemporalData as TemporalData
     from torch_geometric.loader import DataLoader
     from torch_geometric.nn import GraphConv
     from torch_geometric.nn import global_mean_pool as global_mean_pool
@@ -211,6 +213,89 @@ def require_ordinary(logged, noted, stage, layers):
             assert found.keys() >= {"nc1/within_between_ratio", "nc1/within_between_pinv"}
             expected = {key: expected[key] for key in found}
         close(found, expected, absolute=1e-8)
+
+
+DRAW = torch.Generator().manual_seed(0)
+ROWS = 12
+Y = torch.arange(ROWS) % CLASSES
+INPUTS = 3 * torch.eye(CLASSES, WIDTH)[Y] + torch.randn(ROWS, WIDTH, generator=DRAW)
+EDGES = torch.randint(0, ROWS, (2, 30), generator=DRAW)
+
+
+def of_edges(kind):
+    """Labels of pairs of nodes: as those of a link prediction, or of all edges of several graphs."""
+    if kind == "pairs":
+        one = graph(edge_label=Y, edge_label_index=torch.randint(0, 40, (2, ROWS), generator=DRAW))
+        return one.update({"y": None})
+    several = Batch.from_data_list(graphs(3))
+    return several.update({"y": several.edge_index[0] % CLASSES})
+
+
+def without_ptr():
+    several = Batch.from_data_list([graph(i, [i % CLASSES]) for i in range(6)])
+    return {"x": several.x, "edge_index": several.edge_index, "batch": several.batch, "y": Y[:6]}
+
+
+def events():
+    return TemporalData(src=Y, dst=Y + 5, t=Y, msg=INPUTS, y=Y)
+
+
+# by kind: a batch, its rows, its labels, and the callback's target
+PLAIN = {
+    "moving skeletons": (
+        {"x": INPUTS[:, None, None].expand(ROWS, 6, 7, WIDTH), "edge_index": EDGES, "y": Y},
+        lambda b: b["x"].mean((1, 2)), lambda b: b["y"], None,
+    ),
+    "edges of each sample": (
+        {"x": INPUTS, "edge_index": EDGES.expand(ROWS, 2, 30), "y": Y},
+        lambda b: b["x"], lambda b: b["y"], None,
+    ),
+    "pairs of rows": (
+        (INPUTS, EDGES, Y), lambda b: b[0], lambda b: b[2], 2,
+    ),
+    "two numbers of each row, and its group": (
+        (INPUTS, EDGES[:, :ROWS], torch.arange(ROWS), Y),
+        lambda b: b[0], lambda b: b[3], 3,
+    ),
+    "events": (events(), lambda b: b.msg, lambda b: b.y, "y"),
+    "pairs of nodes": (
+        of_edges("pairs"), lambda b: b.x[b.edge_label_index].sum(0), lambda b: b.edge_label,
+        "edge_label",
+    ),
+    "edges of several graphs": (
+        of_edges("all"), lambda b: b.x[b.edge_index].sum(0), lambda b: b.y, "y",
+    ),
+    "graphs, and not where they begin": (
+        without_ptr(), lambda b: torch.stack([b["x"][b["batch"] == i].mean(0) for i in range(6)]),
+        lambda b: b["y"], "y",
+    ),
+    "some nodes of several graphs": (
+        Batch.from_data_list(graphs(3)), lambda b: b.x[b.is_new], lambda b: b.y[b.is_new],
+        lambda b: b.y[b.is_new],
+    ),
+}  # fmt: skip
+
+
+class OfRows(L.LightningModule):
+    """Decides for rows of the batch, and notes them."""
+
+    def __init__(self, rows, labels):
+        super().__init__()
+        self.body, self.head = nn.Linear(WIDTH, NARROW), nn.Linear(NARROW, CLASSES)
+        self.rows, self.labels, self.noted = rows, labels, []
+
+    def training_step(self, batch, batch_idx):
+        h, y = self.body(self.rows(batch)).tanh(), self.labels(batch)
+        z = self.head(h)
+        last = (self.head.weight, self.head.bias)
+        self.noted = [t.detach().clone().numpy() for t in (h.double(), y, z.argmax(1), *last)]
+        return nn.functional.cross_entropy(z, y)
+
+    def validation_step(self, batch, batch_idx):
+        pass
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
 def said_by(run):

@@ -55,6 +55,19 @@ def test_rows_of_nodes_are_copies_and_graphs_have_their_means():
     torch.testing.assert_close(one, H[:NODES].mean(0, keepdim=True))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_means_of_graphs_of_different_sizes_count_every_node(dtype):
+    """A half counts to 256 or to 2,048, and no further."""
+    sizes = torch.tensor([5000, 300, 0])
+    of_node = torch.arange(3).repeat_interleave(sizes)
+    x = torch.randn(5300, 2, generator=torch.Generator().manual_seed(0)).to(dtype) + 3
+    means = of_graph(layer("graph_mean"), x, GraphBatch(None, 3, of_node, 5300), None)
+    expected = torch.stack([x[of_node == 0].double().mean(0), x[of_node == 1].double().mean(0)])
+    assert means.dtype == torch.promote_types(dtype, torch.float32)
+    torch.testing.assert_close(means[:2].double(), expected, rtol=1e-5, atol=0)
+    assert (means[2] == 0).all()
+
+
 def test_a_copy_of_the_rows_of_nodes_is_used_again():
     nodes = H.clone()
     for pool in ("nodes", "neighborhood_mean"):
@@ -226,16 +239,82 @@ def test_isolated_nodes_are_counted_once_and_not_in_the_check_before_training(ta
     assert text.startswith("2 nodes have no neighbor, and so no mean over neighbors: they are left out")
 
 
+def rows_of(h):
+    return Forward("head", h, None, {"near": h, "plain": h})
+
+
+GIVEN = {
+    "several": (rows_of(H), SEVERAL.y, 3, OF_SEVERAL),
+    "one": (rows_of(H[:NODES]), graph().y, 3, OF_ONE),
+}
+
+
+def stages(each, *kinds):
+    """What a recorder gives in one stage after another."""
+    for kind in kinds:
+        each.add(*GIVEN[kind])
+        yield each.close()
+        each.reset()
+
+
 def test_a_stage_starts_anew():
     each = recorder()
-    forward = Forward("head", H, None, {"near": H, "plain": H})
-    found = []
-    for _ in range(2):
-        each.add(forward, SEVERAL.y, 3, OF_SEVERAL)
-        found.append(each.close())
-        each.reset()
-    assert found[0].evidence[HEAD].num_graphs == found[1].evidence[HEAD].num_graphs == 3
-    one = Forward("head", H[:NODES], None, {"near": H[:NODES], "plain": H[:NODES]})
-    each.add(one, graph().y, 3, OF_ONE)
-    assert each.close().evidence[HEAD].num_samples == NODES
-    assert "nc1/cdnv" in each.close().outcomes["near"]
+    each.close()  # without rows, which decides nothing
+    each.reset()
+    first, second = stages(each, "several", "several")
+    assert first.evidence[HEAD].num_graphs == second.evidence[HEAD].num_graphs == 3
+    first, second = stages(recorder(), "one", "one")
+    assert first.evidence[HEAD].num_samples == second.evidence[HEAD].num_samples == NODES
+    assert "nc1/cdnv" in second.outcomes["near"]
+    assert ("graphs later", HEAD) not in second.notices
+
+
+def test_keys_that_a_stage_began_with_stay():
+    first, *later = stages(recorder(), "one", "several", "one", "several")
+    for each, rows in zip(later, (NODES_OF_ALL, NODES, NODES_OF_ALL), strict=True):
+        assert each.outcomes["near"].keys() == first.outcomes["near"].keys()
+        assert each.evidence[HEAD].num_samples == rows
+        is_told = ("graphs later", HEAD) in each.notices
+        assert is_told == (rows == NODES_OF_ALL)
+    text = later[0].notices["graphs later", HEAD]
+    assert text.startswith("This stage began with a single graph, and now has 3: its keys stay, of the")
+    first, *later = stages(recorder(), "several", "one", "several")
+    for each, number in zip(later, (1, 3), strict=True):
+        assert each.outcomes[HEAD].keys() == first.outcomes[HEAD].keys()
+        assert each.evidence[HEAD].num_graphs == number
+        assert not any(kind == "graphs later" for kind, _ in each.notices)
+
+
+def test_what_waits_is_a_copy():
+    """Here all that a batch holds is used again for the next one."""
+    given = (H, SEVERAL.y, SEVERAL.edge_index, SEVERAL.batch, torch.full((3, 3), 2.0))
+
+    def values(spoils):
+        rows, y, edges, of_node, weight = memory = [tensor.clone() for tensor in given]
+        each = recorder()
+        each.classifier.keep(weight, None)
+        nodes = GraphBatch(edges, 3, of_node, NODES_OF_ALL, has_labels=True)
+        each.add(Forward("head", rows, None, {"near": H.clone()}), y, 3, nodes)
+        for own in memory if spoils else ():
+            own.zero_()
+        each.classifier.keep(weight, None)  # the next one's
+        found = each.close().outcomes.items()
+        return {(name, key): repr(each.value) for name, of in found for key, each in of.items()}
+
+    assert values(spoils=True) == values(spoils=False)
+
+
+@pytest.mark.parametrize("has_nodes", [True, False])
+def test_where_every_graph_is_a_node_labels_are_what_they_were_before(has_nodes):
+    single = Batch.from_data_list([graph(i, [0], 1) for i in range(3)])
+    graphs_of = find_graph(single).with_labels(3)
+    assert graphs_of.is_of_single_nodes
+    assert not graphs_of.has_labels
+    record = NodeRecord(frozenset(), -100)
+    if has_nodes:
+        record.add(OF_SEVERAL, SEVERAL.y, {HEAD: H}, None, {}, lambda: None)
+    nodes = record.nodes_of(graphs_of)
+    assert (nodes is not None and nodes.has_labels) == has_nodes
+    assert record.nodes_of(find_graph(SEVERAL).with_labels(3)) is None
+    record.reset()
+    assert record.nodes_of(graphs_of) is None
