@@ -71,8 +71,8 @@ def made(nodes, width):
 
 
 def run(quick, device):
-    """Rows by nodes and width."""
-    for (nodes, width), goal in list(CASES.items())[: 1 if quick else None]:
+    """Rows by nodes and width; none of them where it has to be quick."""
+    for (nodes, width), goal in () if quick else CASES.items():  # a minute each
         values, without = against_neighbors(
             lambda nodes=nodes, width=width: made(nodes, width), 5, device, **SETTINGS
         )
