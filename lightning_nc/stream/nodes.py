@@ -95,10 +95,8 @@ class Together:
             >>> both.nodes.edges.tolist(), both.nodes.of_row.tolist(), both.rows_of[1]
             ([[0, 2], [1, 3]], [0, 0, 1, 1], slice(2, 4, None))
         """
-        rows_of, graphs_of = (
-            _slices([len(b.target) for b in batches]),
-            _slices([b.graphs for b in batches]),
-        )
+        rows_of = _slices([len(b.target) for b in batches])
+        graphs_of = _slices([b.graphs for b in batches])
         first, sizes = batches[0], [b.sizes for b in batches]
         edges = [
             torch.where(b.edges < 0, b.edges, b.edges + at.start)

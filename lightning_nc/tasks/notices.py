@@ -41,11 +41,8 @@ def notices(evidence: ClassEvidence, outcomes: Mapping[str, Outcome]) -> dict[st
     Returns:
         Texts by the kind of notice, so that each kind can be said once.
     """
-    texts = (
-        {}
-        if evidence.tallies is None
-        else about_rows(evidence.tallies, evidence.all_classes.num_classes)
-    )
+    tallies, num_classes = evidence.tallies, evidence.all_classes.num_classes
+    texts = {} if tallies is None else about_rows(tallies, num_classes)
     texts |= _about_classes(evidence.all_classes) | _about_width(evidence.statistics, outcomes)
     if evidence.zero.dtype == torch.float32:
         texts["float32"] = (
